@@ -70,7 +70,7 @@ async fn persist() {
     let persister = Arc::new(Persister::new(
         store,
         clock.clone(),
-        WritePolicy::FIRESTORE,
+        WritePolicy::every(std::time::Duration::from_mins(5)),
         Chance::seeded(1),
     ));
     let consumer = Consumer {
@@ -80,7 +80,7 @@ async fn persist() {
         chance: Chance::seeded(2),
         counts: Arc::new(Counts::default()),
         coalesce: std::env::var_os("BENCH_COALESCE").is_some(),
-        listener: None,
+        on_update: None,
     };
     tasks.spawn("persist", |stop| consumer.run(stop));
     let ending = tasks.clone();

@@ -17,7 +17,7 @@ async fn main() {
         .nth(1)
         .and_then(|count| count.parse().ok())
         .unwrap_or(200);
-    let figures = day::simulate(sources, WritePolicy::FIRESTORE).await;
+    let figures = day::simulate(sources, WritePolicy::every(std::time::Duration::from_mins(5))).await;
     println!("sources                  {}", figures.sources);
     println!("observations             {}", figures.observations);
     println!("documents written        {}", figures.documents_written);

@@ -128,7 +128,7 @@ async fn follow(store: Arc<FirestoreStore>, reader: FirestoreStore) -> Outcome<(
     let persister = Persister::new(
         store,
         Arc::new(SystemClock),
-        WritePolicy::FIRESTORE,
+        WritePolicy::every(Duration::from_mins(5)),
         Chance::random(),
     );
     let mut stored = Vec::new();

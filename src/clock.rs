@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -130,5 +131,26 @@ impl Chance {
     /// Returns the next fraction in `[0, 1)`.
     pub fn fraction(&self) -> f64 {
         self.0.lock().f64()
+    }
+}
+
+/// The wait before the next attempt: it doubles with each failure, up to a maximum, and has jitter.
+#[derive(Debug, Clone, Copy)]
+pub struct Backoff {
+    /// The shortest wait, and the range of the jitter before the first failure.
+    pub first: Duration,
+    /// The maximum of that range.
+    pub longest: Duration,
+}
+
+impl Backoff {
+    /// Returns the upper bound of the jitter after this many failures.
+    pub fn ceiling(&self, failures: u32) -> Duration {
+        self.first.saturating_mul(1 << failures.min(20)).min(self.longest)
+    }
+
+    /// Draws a wait after this many failures: never shorter than the first one.
+    pub fn draw(&self, failures: u32, chance: &Chance) -> Duration {
+        self.first + self.ceiling(failures).mul_f64(chance.fraction())
     }
 }

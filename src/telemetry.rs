@@ -1,7 +1,7 @@
 //! Logs: one subscriber, on stderr, for people, as text or as JSON, with few messages of libraries, and compatible with progress
 //! bars.
 
-mod human;
+mod human_log;
 mod wrap;
 
 use std::borrow::Cow;
@@ -17,9 +17,9 @@ use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt as _;
 
 #[cfg(test)]
-pub(crate) use self::human::recorded;
-use self::human::{HumanLayer, Lines};
-pub use self::human::{LineFormat, Record, names};
+pub(crate) use self::human_log::recorded;
+use self::human_log::{HumanLayer, Lines};
+pub use self::human_log::{LineFormat, Record, names};
 pub use self::wrap::columns;
 use crate::clock::Clock;
 use crate::config::{LogFormat, LogSettings};

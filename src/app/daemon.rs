@@ -367,7 +367,7 @@ async fn ingest(
         file,
         retention: app.retention(),
         instance: settings.watch.instance.clone(),
-        outbox: settings.watch.outbox,
+        outbox_capacity: settings.watch.outbox,
         sources,
         stored,
         platforms,

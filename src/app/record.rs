@@ -238,8 +238,10 @@ impl FileWriter {
             failures,
         } = results.unwrap_or_default();
         let tracker = &mut self.writer.tracker;
-        transitions.retain(|source, _| !tracker.writes.is_blocked(source));
-        let usable = sources.iter().filter(|source| !tracker.writes.is_blocked(source));
+        transitions.retain(|source, _| !tracker.writes.is_protected(source));
+        let usable = sources
+            .iter()
+            .filter(|source| !tracker.writes.is_protected(source));
         let summaries = usable.filter_map(|source| {
             written
                 .remove(source)
@@ -281,7 +283,7 @@ impl FileWriter {
                 document_id,
                 source: reason,
             };
-            self.writer.block(&source, error);
+            self.writer.protect(&source, error);
             // What was published about it is not published again.
             let published = self
                 .state_file

@@ -6,13 +6,14 @@
 
 mod connection_state;
 mod login;
-mod unreadable;
+mod tail;
+mod unparsable_headers;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::pull::{MessagesErrorKind, OrderedConfig};
+use async_nats::jetstream::consumer::pull::MessagesErrorKind;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, ReplayPolicy, pull};
 use async_nats::jetstream::context::{
     ContextBuilder, GetStreamByNameErrorKind, PublishError, PublishErrorKind,
@@ -37,6 +38,7 @@ use crate::core::finding::{Finding, Level};
 use crate::core::time::Timestamp;
 use crate::{secrets, tls};
 use connection_state::{Connection, Outage, explained};
+use tail::Tail;
 
 pub use login::{NatsLogin, nkey_file};
 
@@ -82,8 +84,8 @@ pub struct NatsBus {
     ack_wait: Duration,
     leaving: Leaving,
     /// Number of reconnects.
-    losses: Arc<watch::Sender<u64>>,
-    line: Connection,
+    reconnects: Arc<watch::Sender<u64>>,
+    connection_state: Connection,
 }
 
 impl NatsBus {
@@ -97,10 +99,10 @@ impl NatsBus {
             reason,
         };
         let (addresses, in_address) = login::addresses(servers).map_err(refused)?;
-        let losses: Arc<watch::Sender<u64>> = Arc::new(watch::Sender::new(0));
-        let counted = Arc::clone(&losses);
-        let line = Connection::new(Arc::clone(&location));
-        let (attempts, events) = (line.clone(), line.clone());
+        let reconnects: Arc<watch::Sender<u64>> = Arc::new(watch::Sender::new(0));
+        let counted = Arc::clone(&reconnects);
+        let connection_state = Connection::new(Arc::clone(&location));
+        let (attempts, events) = (connection_state.clone(), connection_state.clone());
         let client = ConnectOptions::new()
             .name("bitbrat")
             .retry_on_initial_connect()
@@ -142,8 +144,8 @@ impl NatsBus {
             location,
             ack_wait: options.ack_wait,
             leaving: Leaving::default(),
-            losses,
-            line,
+            reconnects,
+            connection_state,
         })
     }
 
@@ -152,7 +154,7 @@ impl NatsBus {
         let state = || self.client.connection_state();
         let connected = async {
             while state() != async_nats::connection::State::Connected {
-                if matches!(self.line.outage(), Some(Outage::Refused(_))) {
+                if matches!(self.connection_state.outage(), Some(Outage::Refused(_))) {
                     return false;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -168,7 +170,7 @@ impl NatsBus {
     /// Returns the reason for a failure: the state of the connection is more specific than a request timeout.
     fn unavailable(&self, reason: impl std::fmt::Display) -> BusError {
         let location = self.location.to_string();
-        match self.line.outage() {
+        match self.connection_state.outage() {
             Some(Outage::Refused(reason)) => BusError::Refused { location, reason },
             Some(Outage::Failed(reason)) => BusError::Unavailable { location, reason },
             None => BusError::Unavailable {
@@ -291,7 +293,7 @@ impl EventBus for NatsBus {
         match timeout(BATCH_TIMEOUT, whole).await {
             Ok(results) => results,
             Err(_) => (0..count)
-                .map(|_| Err(self.unavailable("it did not take the messages in time")))
+                .map(|_| Err(self.unavailable("publish timed out")))
                 .collect(),
         }
     }
@@ -339,7 +341,7 @@ impl EventBus for NatsBus {
         let tail = Tail {
             bus: self.clone(),
             subject: self.names.subject(filter),
-            losses: self.losses.subscribe(),
+            reconnects: self.reconnects.subscribe(),
             stream,
         };
         let from = deliver(since.map_or(Start::Now, Start::Since));
@@ -354,7 +356,7 @@ impl EventBus for NatsBus {
         // Two requests: the name of the stream, and its state.
         let round_trip = asked.elapsed() / 2;
         let info = stream.info().await.map_err(|error| self.unavailable(error))?;
-        let mut findings = Self::inspect(&info.config);
+        let mut findings = Self::inspect_stream_config(&info.config);
         let durable = self.names.durable(&to.filter, &to.queue);
         let consumer: Result<PullConsumer, _> = stream.get_consumer(&durable).await;
         let (mut waiting, mut unsettled) = (None, None);
@@ -370,7 +372,7 @@ impl EventBus for NatsBus {
             (waiting, unsettled) = (Some(info.num_pending), Some(info.num_ack_pending as u64));
         } else {
             let detail = format!("consumer `{durable}` does not exist yet");
-            let hint = "it is made when `watch` with the role `persist` first runs";
+            let hint = "it is created when `watch` with the role `persist` first runs";
             findings.push(Finding::new("subscription", Level::Warn, detail).next(hint));
         }
         Ok(BusReport {
@@ -402,15 +404,11 @@ impl EventBus for NatsBus {
 }
 
 impl NatsBus {
-    fn inspect(config: &jetstream::stream::Config) -> Vec<Finding> {
+    fn inspect_stream_config(config: &jetstream::stream::Config) -> Vec<Finding> {
         let mut findings = vec![Finding::new(
             "stream",
             Level::Ok,
-            format!(
-                "stream `{}` listens on {}",
-                config.name,
-                config.subjects.join(", ")
-            ),
+            format!("stream `{}` covers {}", config.name, config.subjects.join(", ")),
         )];
         if config.duplicate_window < Duration::from_mins(1) {
             let detail = format!(
@@ -423,7 +421,7 @@ impl NatsBus {
         let unlimited = config.max_age.is_zero() && config.max_bytes <= 0 && config.max_messages <= 0;
         if unlimited && config.retention == jetstream::stream::RetentionPolicy::Limits {
             let detail = format!(
-                "stream `{}` keeps every message for ever and will fill the disk",
+                "stream `{}` has no retention limit and will fill the disk",
                 config.name
             );
             let next = "give it a maximum age; BitBrat's own tool uses 24 h";
@@ -454,79 +452,6 @@ impl NatsBus {
             deliveries: info.map_or(1, |info| u32::try_from(info.delivered).unwrap_or(1)),
             unreadable: None,
         }
-    }
-}
-
-/// Follows topics with its own consumer, and skips messages that the client cannot parse.
-struct Tail {
-    bus: NatsBus,
-    stream: jetstream::stream::Stream,
-    subject: String,
-    losses: watch::Receiver<u64>,
-}
-
-type Ordered = async_nats::jetstream::consumer::pull::Ordered;
-
-impl Tail {
-    /// Starts to read. Also returns the sequence number of the last message that is skipped.
-    async fn open(&self, from: DeliverPolicy) -> Result<(Ordered, u64), BusError> {
-        let config = OrderedConfig {
-            description: Some("bitbrat events tail".to_owned()),
-            filter_subject: self.subject.clone(),
-            deliver_policy: from,
-            ..OrderedConfig::default()
-        };
-        let consumer = self.stream.create_consumer(config).await;
-        let consumer = consumer.map_err(|error| self.bus.unavailable(error))?;
-        let last = consumer.cached_info().delivered.stream_sequence;
-        let messages = consumer
-            .messages()
-            .await
-            .map_err(|error| self.bus.unavailable(error))?;
-        Ok((messages, last))
-    }
-
-    /// Returns the next message, and the state for the one after it.
-    async fn next(
-        (mut tail, mut messages, mut last): (Self, Ordered, u64),
-    ) -> Option<(Result<Message, BusError>, (Self, Ordered, u64))> {
-        loop {
-            let received = tokio::select! {
-                next = messages.next() => next?.map_err(|error| tail.bus.unavailable(error)),
-                changed = tail.losses.changed() => {
-                    changed.ok()?;
-                    match tail.past_unreadable(last).await {
-                        Ok(Some((message, fresh, seq))) => return Some((Ok(message), (tail, fresh, seq))),
-                        Ok(None) => continue,
-                        Err(error) => Err(error),
-                    }
-                }
-            };
-            let message = match received {
-                Ok(received) => tail.bus.message(&received),
-                Err(error) => return Some((Err(error), (tail, messages, last))),
-            };
-            last = message.transport_id.parse().unwrap_or(last);
-            return Some((Ok(message), (tail, messages, last)));
-        }
-    }
-
-    /// Checks whether the client cannot parse the message after `last`, and restarts behind it.
-    async fn past_unreadable(&self, last: u64) -> Result<Option<(Message, Ordered, u64)>, BusError> {
-        let name = self.stream.cached_info().config.name.clone();
-        let fetched = self.bus.fetch(&name, &self.subject, last + 1).await;
-        let Some(raw) = fetched.map_err(|reason| self.bus.unavailable(reason))? else {
-            return Ok(None);
-        };
-        let Some(why) = raw.fault() else {
-            return Ok(None);
-        };
-        let seq = raw.seq;
-        let from = DeliverPolicy::ByStartSequence {
-            start_sequence: seq + 1,
-        };
-        let (messages, _) = self.open(from).await?;
-        Ok(Some((raw.into_message(&self.bus, why), messages, seq)))
     }
 }
 
@@ -576,7 +501,7 @@ async fn withdraw(consumer: PullConsumer) {
     debug!(known = matches!(known, Ok(Ok(_))), "Left a subscription");
 }
 
-/// If the acknowledgement is lost, the message is redelivered after the ack wait, and joining it again changes nothing.
+/// If the acknowledgement is lost, the message is redelivered after the ack wait, and merging it again changes nothing.
 async fn answer(acker: &jetstream::message::Acker, kind: AckKind) {
     match timeout(REQUEST_TIMEOUT, acker.ack_with(kind)).await {
         Ok(Ok(())) => {}

@@ -1,7 +1,7 @@
 //! The bus adapter for Google Pub/Sub.
 //!
 //! Topics belong to BitBrat and are created only in an emulator, which loses them on every restart. Subscriptions are
-//! ours and are created if missing. Ordering keys are not used: BitBrat's own publishers send none, and joining evidence needs
+//! ours and are created if missing. Ordering keys are not used: BitBrat's own publishers send none, and merging evidence needs
 //! no order.
 
 use std::collections::BTreeMap;
@@ -458,7 +458,7 @@ impl EventBus for PubsubBus {
                     Level::Warn,
                     format!("subscription `{name}` does not exist yet"),
                 )
-                .next("it is made when `watch` with the role `persist` first runs; what is published before is not kept for it"),
+                .next("it is created when `watch` with the role `persist` first runs; what is published before is not kept for it"),
                 Err(error) => return Err(error),
             });
         }

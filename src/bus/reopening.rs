@@ -9,13 +9,16 @@ use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::{BusError, Deliveries, Delivery, EventBus, Recovery, Subscription};
-use crate::clock::Chance;
+use crate::clock::{Backoff, Chance};
 
 /// First and longest backoff between attempts.
-const RETRY_BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+const RETRY_BACKOFF: Backoff = Backoff {
+    first: Duration::from_millis(250),
+    longest: Duration::from_secs(30),
+};
 
 /// A subscription that reopens itself.
-pub struct Follow {
+pub struct ReopeningSubscription {
     bus: Arc<dyn EventBus>,
     to: Subscription,
     chance: Chance,
@@ -25,7 +28,7 @@ pub struct Follow {
     is_open: Arc<AtomicBool>,
 }
 
-impl Follow {
+impl ReopeningSubscription {
     /// Creates the follower without connecting.
     pub fn new(bus: Arc<dyn EventBus>, to: Subscription, chance: Chance) -> Self {
         Self {
@@ -94,7 +97,7 @@ impl Follow {
         self.open = None;
         self.is_open.store(false, Ordering::Relaxed);
         // A failure after some time of operation is a new one and is reported again.
-        if self.opened_at.elapsed() > RETRY_BACKOFF.1 {
+        if self.opened_at.elapsed() > RETRY_BACKOFF.longest {
             self.failures = 0;
         }
     }
@@ -107,13 +110,11 @@ impl Follow {
                 hint = error.hint(), "Messages cannot be read; trying again"
             );
         }
-        let (first, longest) = RETRY_BACKOFF;
-        let ceiling = match error.recovery() {
-            Recovery::Retry => first.saturating_mul(1 << self.failures.min(7)).min(longest),
-            Recovery::RetrySlowly | Recovery::GiveUp => {
-                longest.min(first.saturating_mul(1 << self.failures.min(7)) * 4)
-            }
+        let failures = match error.recovery() {
+            Recovery::Retry => self.failures,
+            // Four times as long.
+            Recovery::RetrySlowly | Recovery::GiveUp => self.failures.saturating_add(2),
         };
-        sleep(first + ceiling.mul_f64(self.chance.fraction())).await;
+        sleep(RETRY_BACKOFF.draw(failures, &self.chance)).await;
     }
 }

@@ -300,17 +300,17 @@ impl SourceDocument {
                 metadata.insert(field.clone(), Value::String(value.value.clone()));
             }
         }
-        match &self.verdict.session {
-            Some(session) => {
+        match &self.verdict.broadcast {
+            Some(broadcast) => {
                 let mut entry = Map::new();
-                entry.insert("streamId".into(), session.stream_id.clone().into());
-                if let Some(start) = session.started_at {
+                entry.insert("streamId".into(), broadcast.stream_id.clone().into());
+                if let Some(start) = broadcast.started_at {
                     entry.insert("startedAt".into(), start.to_string().into());
                 }
-                if let Some(end) = session.ended_at {
+                if let Some(end) = broadcast.ended_at {
                     entry.insert("endedAt".into(), end.to_string().into());
                 }
-                if let Some(interruptions) = session.interruptions {
+                if let Some(interruptions) = broadcast.interruptions {
                     entry.insert("interruptions".into(), interruptions.into());
                 }
                 metadata.insert("session".into(), Value::Object(entry));

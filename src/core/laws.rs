@@ -407,7 +407,7 @@ proptest! {
         prop_assert_eq!(verdict.existence.value == Existence::Gone, gone);
         if gone {
             prop_assert_eq!(verdict.status.value, Status::Error);
-            prop_assert_eq!((verdict.stream.value, verdict.session, verdict.viewer_count), (StreamStatus::Unknown, None, None));
+            prop_assert_eq!((verdict.stream.value, verdict.broadcast, verdict.viewer_count), (StreamStatus::Unknown, None, None));
         }
     }
 
@@ -422,7 +422,7 @@ proptest! {
             known.update(&Observation::new(&key(), at, "test", fact));
         }
         let after = SourceDocument::from_knowledge(key(), known).verdict;
-        prop_assert_eq!((before.existence, before.stream, before.session), (after.existence, after.stream, after.session));
+        prop_assert_eq!((before.existence, before.stream, before.broadcast), (after.existence, after.stream, after.broadcast));
         prop_assert_eq!(before.viewer_count, after.viewer_count);
     }
 
@@ -456,7 +456,7 @@ proptest! {
         prop_assert!(api_works);
         prop_assert_eq!(verdict.existence.value, Existence::Exists);
         prop_assert_eq!((verdict.stream.value, verdict.stream.at), (StreamStatus::Online, Some(now)));
-        prop_assert_eq!((verdict.session.map(|it| it.stream_id), verdict.viewer_count), (Some("now".to_owned()), Some(77)));
+        prop_assert_eq!((verdict.broadcast.map(|it| it.stream_id), verdict.viewer_count), (Some("now".to_owned()), Some(77)));
     }
 
     #[test]
@@ -491,7 +491,7 @@ proptest! {
         prop_assert_eq!(ended.stream.value, StreamStatus::Offline);
         if let Some(restart) = restart {
             let pushed = receive(end + restart, push("b", began, true, true));
-            prop_assert_eq!(pushed.session.map(|it| it.stream_id), Some(id("b", began)));
+            prop_assert_eq!(pushed.broadcast.map(|it| it.stream_id), Some(id("b", began)));
             prop_assert_eq!((pushed.stream.value, pushed.stream.at), (StreamStatus::Online, Some(at(end + restart))));
         }
         for second in (0..120).map(|n| end + restart.unwrap_or(0) + poll + n * 10) {
@@ -499,7 +499,7 @@ proptest! {
             receive(second, Fact::Viewers { count: 77, stream_id: Some(stream_id.clone()) });
             let verdict = receive(second, Fact::StreamSeen { stream_id: stream_id.clone(), started_at: Some(at(began)) });
             prop_assert_eq!((verdict.stream.value, verdict.stream.at), (StreamStatus::Online, Some(at(second))));
-            prop_assert_eq!((verdict.session.map(|it| it.stream_id), verdict.viewer_count), (Some(stream_id), Some(77)));
+            prop_assert_eq!((verdict.broadcast.map(|it| it.stream_id), verdict.viewer_count), (Some(stream_id), Some(77)));
         }
     }
 

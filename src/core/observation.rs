@@ -27,7 +27,7 @@ pub struct Observation {
 }
 
 impl Observation {
-    /// Builds an observation.
+    /// Builds an observation of a fact, which several observations may share.
     pub fn new(source: &SourceKey, at: Timestamp, by: &str, fact: impl Into<Arc<Fact>>) -> Self {
         Self {
             source: source.clone(),
@@ -43,15 +43,15 @@ impl Observation {
     }
 }
 
-/// A normalized fact.
+/// What a platform proved about a source, in the same form for every platform.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "kind")]
 pub enum Fact {
     /// State of a transport.
     Connection {
-        /// The transport.
+        /// The way to the platform: its API, or a push connection.
         transport: Transport,
-        /// Its observed state.
+        /// Whether requests or events arrive over it.
         state: LinkState,
     },
     /// The platform's response contains the source: it exists, and the bot can reach it.
@@ -64,7 +64,7 @@ pub enum Fact {
     },
     /// The platform reported the authorization of an identity. A failed check reports nothing and is not a fact.
     Auth {
-        /// The identity (see [`Identity`]).
+        /// Whose token was checked.
         identity: Identity,
         /// The result of the check; thousands of sources share one.
         check: Arc<AuthCheck>,

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::core::permission::Action;
-use crate::core::stream::Patience;
+use crate::core::stream::PollTolerance;
 
 /// Expands `$with!` for every platform, in the order in which they are shown. A new platform is one line here: its variant of
 /// [`PlatformName`], its name (also that of its module in `platforms` and `sim`), and what a source is there.
@@ -80,7 +80,7 @@ pub struct PlatformRules {
     /// The account that belongs to a single source.
     pub source_account: SourceAccount,
     /// How far its polls lag behind.
-    pub patience: Patience,
+    pub poll_tolerance: PollTolerance,
     /// What a bot can do there, and what that requires.
     pub actions: &'static [Action],
     /// The actions of each ability. One that is permitted suffices, so that a table never shows "none" where an action is

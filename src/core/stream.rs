@@ -14,7 +14,7 @@ mod tests;
 
 /// Tolerances for the cache of one platform's polls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Patience {
+pub struct PollTolerance {
     /// For this long (ms) after a pushed start, polls that miss the stream do not count.
     pub after_start: i64,
     /// For this long (ms) after a pushed end, polls that still list the same stream do not count.
@@ -72,7 +72,7 @@ pub struct StreamVerdict {
     /// The rule that decided; [`crate::core::verdict::explain`] describes it.
     pub rule: &'static str,
     /// The stream concerned.
-    pub session: Option<Session>,
+    pub broadcast: Option<Broadcast>,
     /// Time of the newest evidence for the status. Outweighed evidence against it does not count: polls that miss a stream do
     /// not confirm that it is live.
     pub at: Option<Timestamp>,
@@ -80,7 +80,7 @@ pub struct StreamVerdict {
 
 /// One broadcast.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Session {
+pub struct Broadcast {
     /// The platform's id of the stream.
     pub stream_id: String,
     /// When it began.
@@ -89,11 +89,11 @@ pub struct Session {
     pub ended_at: Option<Timestamp>,
     /// Number of stored ends after which the stream came back; `None` if the evidence is not sufficient to count them.
     pub interruptions: Option<usize>,
-    /// The name that the session has, or had, from a start without a stream id.
+    /// The name that the broadcast has, or had, from a start without a stream id.
     pub provisional: Option<String>,
 }
 
-impl Session {
+impl Broadcast {
     /// Returns whether this is the same broadcast as `before`, which may have had a provisional name.
     pub fn continues(&self, before: &Self) -> bool {
         self.stream_id == before.stream_id || self.provisional.as_ref() == Some(&before.stream_id)
@@ -102,21 +102,21 @@ impl Session {
 
 impl StreamEvidence {
     /// Weighs the evidence.
-    pub fn verdict(&self, patience: Patience) -> StreamVerdict {
-        let Some((completed, names)) = self.completed(patience) else {
-            return self.weigh(patience);
+    pub fn verdict(&self, tolerance: PollTolerance) -> StreamVerdict {
+        let Some((completed, names)) = self.completed(tolerance) else {
+            return self.weigh(tolerance);
         };
-        let mut verdict = completed.weigh(patience);
-        if let Some(session) = &mut verdict.session
-            && let Some(name) = names.get(&session.stream_id)
+        let mut verdict = completed.weigh(tolerance);
+        if let Some(broadcast) = &mut verdict.broadcast
+            && let Some(name) = names.get(&broadcast.stream_id)
         {
-            session.provisional = Some(name.clone());
+            broadcast.provisional = Some(name.clone());
         }
         verdict
     }
 
-    fn weigh(&self, patience: Patience) -> StreamVerdict {
-        let Some((id, stream)) = self.current(patience) else {
+    fn weigh(&self, tolerance: PollTolerance) -> StreamVerdict {
+        let Some((id, stream)) = self.current(tolerance) else {
             return self.verdict_without_stream();
         };
         let end = self.end_of(stream);
@@ -124,14 +124,14 @@ impl StreamEvidence {
             .pushed_at()
             .filter(|start| end.is_none_or(|end| *start > end));
         let seen = stream.seen_at().filter(|seen| {
-            end.is_none_or(|end| *seen > end) && self.sighting_counts(stream, *seen, patience)
+            end.is_none_or(|end| *seen > end) && self.sighting_counts(stream, *seen, tolerance)
         });
-        let session = |ended_at| Session {
+        let broadcast = |ended_at| Broadcast {
             stream_id: id.to_owned(),
             started_at: stream.started_at().or(stream.pushed_at()),
             ended_at,
-            interruptions: self.interruptions(stream, patience),
-            provisional: stream.is_provisional(id, patience).then(|| id.to_owned()),
+            interruptions: self.interruptions(stream, tolerance),
+            provisional: stream.is_provisional(id, tolerance).then(|| id.to_owned()),
         };
         let Some(last_live) = pushed.max(seen) else {
             let rule = if stream.seen_at() > end {
@@ -142,29 +142,29 @@ impl StreamEvidence {
             return StreamVerdict {
                 status: StreamStatus::Offline,
                 rule,
-                session: Some(session(end)),
+                broadcast: Some(broadcast(end)),
                 at: end.max(self.newest_miss()),
             };
         };
         // A poll right after a pushed start still returns a cached result from before it.
-        let unsubscribed_until = pushed
-            .map(|start| start.plus_millis(patience.after_start))
+        let misses_count_from = pushed
+            .map(|start| start.plus_millis(tolerance.after_start))
             .max(Some(last_live));
         let missing_since = self
             .missed
             .values()
-            .find_map(|missed| missed.first_after(unsubscribed_until));
+            .find_map(|missed| missed.first_after(misses_count_from));
         let newest_miss = self.newest_miss();
         let missed_since_live = newest_miss.is_some_and(|miss| miss > last_live);
         let enough = |since: Timestamp, until: Timestamp| {
-            until.millis_since(since) >= patience.missing
-                || until.millis_since(last_live) >= patience.unconfirmed_after
+            until.millis_since(since) >= tolerance.missing
+                || until.millis_since(last_live) >= tolerance.unconfirmed_after
         };
         match (missing_since, newest_miss) {
             (Some(since), Some(until)) if enough(since, until) => StreamVerdict {
                 status: StreamStatus::Offline,
                 rule: "stream.missing-from-polls",
-                session: Some(session(Some(since))),
+                broadcast: Some(broadcast(Some(since))),
                 at: newest_miss,
             },
             _ => StreamVerdict {
@@ -175,7 +175,7 @@ impl StreamEvidence {
                     (false, false, true) => "stream.pushed-start",
                     (false, false, false) => "stream.seen-in-poll",
                 },
-                session: Some(session(None)),
+                broadcast: Some(broadcast(None)),
                 at: Some(last_live),
             },
         }
@@ -196,7 +196,7 @@ impl StreamEvidence {
         StreamVerdict {
             status,
             rule,
-            session: None,
+            broadcast: None,
             at: self.unnamed_end.max(self.newest_miss()),
         }
     }
@@ -206,9 +206,9 @@ impl StreamEvidence {
     ///
     /// `None` if an end has no stream id, since only the newest of those is stored, or if it ended more than once without
     /// evidence in between: then a start was missed, or one end was reported twice.
-    fn interruptions(&self, stream: &StreamRecord, patience: Patience) -> Option<usize> {
+    fn interruptions(&self, stream: &StreamRecord, tolerance: PollTolerance) -> Option<usize> {
         let came_back = |end: &Timestamp| {
-            stream.pushed_at() > Some(*end) || stream.seen_at() > Some(end.plus_millis(patience.after_end))
+            stream.pushed_at() > Some(*end) || stream.seen_at() > Some(end.plus_millis(tolerance.after_end))
         };
         let interruptions = stream.ends.iter().filter(|end| came_back(end)).count();
         let others = stream.ends.iter().count() - interruptions;

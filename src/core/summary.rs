@@ -152,7 +152,10 @@ impl SourceSummary {
             status_at: record.last_status_update,
             stream_status: record.stream_status,
             stream_at: record.last_stream_update,
-            started_at: verdict.session.as_ref().and_then(|session| session.started_at),
+            started_at: verdict
+                .broadcast
+                .as_ref()
+                .and_then(|broadcast| broadcast.started_at),
             viewer_count: record.viewer_count,
             viewers_at: verdict
                 .viewer_count

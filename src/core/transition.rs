@@ -38,7 +38,7 @@ pub struct Transition {
 /// Returns the transitions from `before` to `after`.
 ///
 /// A second stream that directly replaces the first is a transition too (ONLINE to ONLINE, another stream id), so that every
-/// session is published.
+/// broadcast is published.
 pub fn transitions(before: &Verdict, after: &Verdict) -> Vec<Transition> {
     let mut changes = Vec::new();
     let baseline = baseline(before, after);
@@ -56,9 +56,14 @@ pub fn transitions(before: &Verdict, after: &Verdict) -> Vec<Transition> {
             initial: baseline.status,
         });
     }
-    let stream = |verdict: &Verdict| verdict.session.as_ref().map(|session| session.stream_id.clone());
+    let stream = |verdict: &Verdict| {
+        verdict
+            .broadcast
+            .as_ref()
+            .map(|broadcast| broadcast.stream_id.clone())
+    };
     let online = after.stream.value == StreamStatus::Online;
-    let is_same = match (&before.session, &after.session) {
+    let is_same = match (&before.broadcast, &after.broadcast) {
         (Some(before), Some(after)) => after.continues(before),
         (before, after) => before.is_none() && after.is_none(),
     };

@@ -11,7 +11,7 @@ use crate::core::facet::Facet;
 use crate::core::join::Newest;
 use crate::core::observation::{AuthResult, Grants, Identity};
 use crate::core::source::PlatformName;
-use crate::core::stream::{NO_STREAM_EVIDENCE, Session, StreamStatus};
+use crate::core::stream::{Broadcast, NO_STREAM_EVIDENCE, StreamStatus};
 use crate::core::time::Timestamp;
 
 mod cause;
@@ -145,7 +145,7 @@ pub struct Verdict {
     /// Live status.
     pub stream: Decided<StreamStatus>,
     /// The stream to which `stream` refers.
-    pub session: Option<Session>,
+    pub broadcast: Option<Broadcast>,
     /// Authorization; absent while unknown.
     pub auth: Option<Decided<AuthStatus>>,
     /// Number of viewers; only while online.
@@ -197,14 +197,14 @@ impl Verdict {
         permissions_at: Option<Timestamp>,
     ) -> Self {
         let existence = existence(evidence);
-        let (stream, session) = stream(platform, evidence, &existence);
+        let (stream, broadcast) = stream(platform, evidence, &existence);
         let auth = auth(evidence);
         Self {
             status: status(evidence, &existence, auth.as_ref()),
-            viewer_count: viewers(evidence, stream.value, session.as_ref()),
+            viewer_count: viewers(evidence, stream.value, broadcast.as_ref()),
             existence,
             stream,
-            session,
+            broadcast,
             auth,
             permissions,
             permissions_known,
@@ -288,7 +288,7 @@ fn stream(
     platform: PlatformName,
     evidence: &Evidence,
     existence: &Decided<Existence>,
-) -> (Decided<StreamStatus>, Option<Session>) {
+) -> (Decided<StreamStatus>, Option<Broadcast>) {
     if existence.value == Existence::Gone {
         // Absence from a list, however recent, proves nothing about a channel that does not exist.
         let unknown = Decided {
@@ -298,14 +298,14 @@ fn stream(
         };
         return (unknown, None);
     }
-    let verdict = evidence.stream.verdict(platform.rules().patience);
+    let verdict = evidence.stream.verdict(platform.rules().poll_tolerance);
     (
         Decided {
             value: verdict.status,
             rule: verdict.rule,
             at: verdict.at,
         },
-        verdict.session,
+        verdict.broadcast,
     )
 }
 
@@ -336,15 +336,15 @@ pub fn deciding_identity(evidence: &Evidence) -> Option<&Identity> {
         .map(|(identity, _)| identity)
 }
 
-fn viewers(evidence: &Evidence, stream: StreamStatus, session: Option<&Session>) -> Option<u64> {
+fn viewers(evidence: &Evidence, stream: StreamStatus, broadcast: Option<&Broadcast>) -> Option<u64> {
     let counted = evidence
         .viewers
         .as_ref()
         .filter(|counted| stream == StreamStatus::Online && !counted.value.hidden)?;
-    let session = session?;
+    let broadcast = broadcast?;
     let of_this_stream = match &counted.value.stream_id {
-        Some(id) => *id == session.stream_id,
-        None => session.started_at.is_none_or(|start| counted.at >= start),
+        Some(id) => *id == broadcast.stream_id,
+        None => broadcast.started_at.is_none_or(|start| counted.at >= start),
     };
     of_this_stream.then_some(counted.value.count)
 }
@@ -443,7 +443,7 @@ pub fn explain(rule: &str) -> &'static str {
         "stream.no-such-source" => "there is no such source on the platform, so it has no stream",
         "stream.nothing-proven" => "nothing was ever proven about a stream",
         "auth.validated" => "the platform accepted every token that this source needs",
-        "auth.expired" => "a token has ended and could not be renewed",
+        "auth.expired" => "a token has expired and could not be refreshed",
         "auth.revoked" => "the platform revoked a grant; log in again",
         "auth.rejected" => {
             "rejected: the platform does not accept the token, and nothing shows that it was ever valid"

@@ -13,9 +13,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tracing::{debug, info, warn};
 
-use crate::bus::reopening::Follow;
+use crate::bus::reopening::ReopeningSubscription;
 use crate::bus::{Delivery, EventBus, Filter, Recovery, Start, Subscription};
-use crate::clock::{Chance, Clock};
+use crate::clock::{Backoff, Chance, Clock};
 use crate::core::code::Code;
 use crate::core::event::chat;
 use crate::core::event::dead_letter::Unprocessable;
@@ -36,7 +36,10 @@ const SOURCES: usize = 64;
 /// How far back a persister that is new to the bus starts (s). Each source is published in full four times an hour.
 const FIRST_LOOKBACK: i64 = 3600;
 /// First and longest delay before redelivery of a message that the store could not accept.
-const REDELIVERY_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+const REDELIVERY_BACKOFF: Backoff = Backoff {
+    first: Duration::from_secs(1),
+    longest: Duration::from_secs(30),
+};
 /// How often due writes are checked.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -94,11 +97,11 @@ pub struct Consumer {
     /// Whether several waiting messages of one source may be combined into one write. Reduces writes when messages pile up.
     pub coalesce: bool,
     /// Called for every source with an event.
-    pub listener: Option<Listener>,
+    pub on_update: Option<OnUpdate>,
 }
 
 /// Callback for received knowledge.
-pub type Listener = Arc<dyn Fn(&SourceKey, &Knowledge) + Send + Sync>;
+pub type OnUpdate = Arc<dyn Fn(&SourceKey, &Knowledge) + Send + Sync>;
 
 struct Item {
     update: Box<SourceUpdate>,
@@ -109,7 +112,7 @@ impl Consumer {
     /// Runs until stopped, and then stores all remaining knowledge.
     pub async fn run(self, stop: Stop) {
         let to = subscription(self.clock.now());
-        let mut follow = Follow::new(self.bus.clone(), to, self.chance.clone());
+        let mut follow = ReopeningSubscription::new(self.bus.clone(), to, self.chance.clone());
         let is_open = follow.is_open();
         let mut inbox = Inbox::default();
         let mut failures = 0_u32;
@@ -233,7 +236,7 @@ impl Consumer {
             Ok(_) => {}
             Err(error) if error.recovery() == Recovery::Retry => {
                 debug!(error = %error, "A dead letter could not be sent");
-                let backoff = self.backoff(delivery_attempt(&delivery));
+                let backoff = REDELIVERY_BACKOFF.draw(delivery_attempt(&delivery), &self.chance);
                 return delivery.nak(backoff).await;
             }
             // Without a topic for dead letters this log entry is the only report.
@@ -259,8 +262,8 @@ impl Consumer {
         for (source, items) in batch {
             let mut deliveries = Vec::with_capacity(items.len());
             for item in items {
-                if let Some(listener) = &self.listener {
-                    listener(&source, &item.update.knowledge);
+                if let Some(on_update) = &self.on_update {
+                    on_update(&source, &item.update.knowledge);
                 }
                 if item.update.origin == Origin::Foreign {
                     self.counts.foreign.fetch_add(1, Ordering::Relaxed);
@@ -306,7 +309,7 @@ impl Consumer {
                     warn!(source.key = %source, reason, "The store does not accept events; they are redelivered");
                 }
                 let attempt = delivery_attempt(&delivery).max(failures);
-                delivery.nak(self.backoff(attempt)).await;
+                delivery.nak(REDELIVERY_BACKOFF.draw(attempt, &self.chance)).await;
             }
             ApplyOutcome::Blocked => {
                 let reason =
@@ -315,12 +318,6 @@ impl Consumer {
                     .await;
             }
         }
-    }
-
-    fn backoff(&self, attempt: u32) -> Duration {
-        let (first, longest) = REDELIVERY_BACKOFF;
-        let ceiling = first.saturating_mul(1 << attempt.min(6)).min(longest);
-        first + ceiling.mul_f64(self.chance.fraction())
     }
 }
 

@@ -176,7 +176,7 @@ impl Harness {
 fn persister(store: &Arc<Scripted>, clock: &Arc<ManualClock>) -> Persister {
     let write_policy = WritePolicy {
         spread: 0.0,
-        ..WritePolicy::LOCAL
+        ..WritePolicy::every(Duration::from_secs(30))
     };
     Persister::new(store.clone(), clock.clone(), write_policy, Chance::seeded(7))
 }
@@ -676,12 +676,9 @@ async fn baseline_told_of_a_known_facet_is_no_second_row() {
     assert_eq!(harness.happened("kick:5").await, ["status >CONNECTED"]);
 }
 
-/// A refusal that comes after the revocation changes no status, and is stored nevertheless: the login that another process stores
-/// meanwhile is followed by no error that is older than it.
-#[tokio::test(start_paused = true)]
-async fn refusal_after_a_revocation_is_no_error_after_the_login() {
-    let source = key("discord:5");
-    let auth = |result| Fact::Auth {
+/// The result of a check of the bot's token.
+fn checked(result: AuthResult) -> Fact {
+    Fact::Auth {
         identity: Identity::named("discord/bot"),
         check: AuthCheck {
             result,
@@ -692,19 +689,30 @@ async fn refusal_after_a_revocation_is_no_error_after_the_login() {
             reason: None,
         }
         .into(),
-    };
-    let api = |state| Fact::Connection {
+    }
+}
+
+/// The state of the link to the API.
+fn api(state: LinkState) -> Fact {
+    Fact::Connection {
         transport: Transport::Api,
         state,
-    };
+    }
+}
+
+/// A refusal that comes after the revocation changes no status, and is stored nevertheless: the login that another process stores
+/// meanwhile is followed by no error that is older than it.
+#[tokio::test(start_paused = true)]
+async fn refusal_after_a_revocation_is_no_error_after_the_login() {
+    let source = key("discord:5");
     let error = ErrorInfo::new(Code::Unauthorized(source.platform()), "the token is refused");
     let refused = api(LinkState::Refused { error });
-    let revoked = auth(AuthResult::Revoked);
+    let revoked = checked(AuthResult::Revoked);
     for order in [[refused.clone(), revoked.clone()], [revoked, refused]] {
         let harness = Harness::new();
         let start = harness.now();
         let seen = |millis: i64, fact| Observation::new(&source, start.plus_millis(millis), "test", fact);
-        let proven = [seen(0, api(LinkState::Up)), seen(0, auth(AuthResult::Valid))];
+        let proven = [seen(0, api(LinkState::Up)), seen(0, checked(AuthResult::Valid))];
         harness.persister.observe(&proven).await;
         harness.clock.advance(1000);
         // Each in a batch of its own.
@@ -713,11 +721,11 @@ async fn refusal_after_a_revocation_is_no_error_after_the_login() {
         }
         harness.clock.advance(1000);
         let login = persister(&harness.store, &harness.clock);
-        login.observe(&[seen(2000, auth(AuthResult::Valid))]).await;
+        login.observe(&[seen(2000, checked(AuthResult::Valid))]).await;
         login.flush().await;
         harness.clock.advance(1000);
         for found in [
-            seen(2603, auth(AuthResult::Valid)),
+            seen(2603, checked(AuthResult::Valid)),
             seen(2601, api(LinkState::Up)),
         ] {
             harness.persister.observe(&[found]).await;
@@ -747,22 +755,6 @@ async fn login_stored_by_another_process_leaves_a_history_that_ends_in_the_prese
     let source = key("discord:5");
     let start = harness.now();
     let seen = |millis: i64, fact| Observation::new(&source, start.plus_millis(millis), "test", fact);
-    let checked = |result| Fact::Auth {
-        identity: Identity::named("discord/bot"),
-        check: AuthCheck {
-            result,
-            expires_at: None,
-            scopes: BTreeSet::new(),
-            rejected: false,
-            client_rejected: false,
-            reason: None,
-        }
-        .into(),
-    };
-    let api = |state| Fact::Connection {
-        transport: Transport::Api,
-        state,
-    };
     let refused = LinkState::Refused {
         error: ErrorInfo::new(Code::NetworkTimeout, "the token is refused"),
     };

@@ -21,11 +21,6 @@ pub struct WritePolicy {
 }
 
 impl WritePolicy {
-    /// For local stores.
-    pub const LOCAL: Self = Self::every(Duration::from_secs(30));
-    /// For Firestore, where each write is billed.
-    pub const FIRESTORE: Self = Self::every(Duration::from_mins(5));
-
     /// At most one heartbeat write per source in `heartbeat`.
     pub const fn every(heartbeat: Duration) -> Self {
         Self {
@@ -202,13 +197,16 @@ pub fn predict(load: &Workload, write_policy: &WritePolicy) -> Prediction {
 mod tests {
     use super::*;
 
+    const LOCAL: WritePolicy = WritePolicy::every(Duration::from_secs(30));
+    const FIRESTORE: WritePolicy = WritePolicy::every(Duration::from_mins(5));
+
     fn at(seconds: i64) -> Timestamp {
         Timestamp::EPOCH.plus_secs(seconds)
     }
 
     #[test]
     fn heartbeats_spread_but_never_come_early() {
-        let write_policy = WritePolicy::LOCAL;
+        let write_policy = LOCAL;
         assert_eq!(write_policy.next_heartbeat(at(100), 0.0), at(130));
         assert_eq!(
             write_policy.next_heartbeat(at(100), 0.5),
@@ -232,7 +230,7 @@ mod tests {
 
     #[test]
     fn retries_back_off_to_a_cap() {
-        let write_policy = WritePolicy::LOCAL;
+        let write_policy = LOCAL;
         let pauses: Vec<i64> = [1, 2, 3, 4, 20, u32::MAX]
             .map(|failures| write_policy.next_try(at(0), failures, 1.0).as_millis())
             .into();
@@ -243,7 +241,7 @@ mod tests {
     #[test]
     fn firestore_writes_of_200_sources_stay_below_60_000() {
         let load = Workload::usual(200, Duration::from_secs(30));
-        let day = predict(&load, &WritePolicy::FIRESTORE);
+        let day = predict(&load, &FIRESTORE);
         assert_eq!((day.heartbeat_writes, day.transition_writes), (54_800, 3_200));
         assert!(day.writes() < 60_000);
         assert_eq!(day.reads, 200);
@@ -256,13 +254,13 @@ mod tests {
             transitions: 0,
             ..Workload::usual(10, Duration::from_secs(30))
         };
-        let day = predict(&load, &WritePolicy::FIRESTORE);
+        let day = predict(&load, &FIRESTORE);
         assert_eq!(day.reads, 10 + 10 + day.heartbeat_writes);
     }
 
     #[test]
     fn what_is_seldom_confirmed_is_seldom_written() {
         let load = Workload::usual(1, Duration::from_hours(1));
-        assert_eq!(predict(&load, &WritePolicy::LOCAL).heartbeat_writes, 24);
+        assert_eq!(predict(&load, &LOCAL).heartbeat_writes, 24);
     }
 }

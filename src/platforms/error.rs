@@ -14,25 +14,25 @@ pub enum PlatformError {
     /// The credentials were rejected.
     #[error("{platform} refused the credentials: {reason}")]
     Unauthorized {
-        /// The platform.
+        /// Whose API was called.
         platform: PlatformName,
-        /// The platform's reason.
+        /// From the platform's answer.
         reason: String,
     },
     /// The caller is authenticated but not allowed, for example because of a missing scope.
     #[error("{platform} does not allow {operation}: {reason}")]
     Forbidden {
-        /// The platform.
+        /// Whose API was called.
         platform: PlatformName,
-        /// What was requested.
+        /// The request as a noun, such as "the list of streams".
         operation: &'static str,
-        /// The platform's reason.
+        /// From the platform's answer.
         reason: String,
     },
     /// Too many requests.
     #[error("{platform} asked for fewer requests")]
     RateLimited {
-        /// The platform.
+        /// Whose API was called.
         platform: PlatformName,
         /// How long to wait, if the platform specified it.
         retry_after: Option<Duration>,
@@ -40,49 +40,49 @@ pub enum PlatformError {
     /// No answer, or one that means that the platform itself has failed (5xx, an edge's block page).
     #[error("{platform} cannot be reached for {operation}: {reason}")]
     Unavailable {
-        /// The platform.
+        /// Whose API was called.
         platform: PlatformName,
-        /// What was requested.
+        /// The request as a noun, such as "the list of streams".
         operation: &'static str,
-        /// The reason.
+        /// From the transport, or from the answer of the platform or its edge.
         reason: String,
-        /// Why it is not available.
+        /// Which kind of failure that is.
         code: Code,
     },
     /// An answer that is not what the platform documents.
     #[error("cannot read {platform}'s answer to {operation}: {reason}")]
     Unreadable {
-        /// The platform.
+        /// Whose API was called.
         platform: PlatformName,
-        /// What was requested.
+        /// The request as a noun, such as "the list of streams".
         operation: &'static str,
-        /// The reason.
+        /// What is wrong with the answer.
         reason: String,
     },
     /// The platform rejects the request itself as invalid.
     #[error("{platform} rejected {operation}: {reason}")]
     Rejected {
-        /// The platform.
+        /// Whose API was called.
         platform: PlatformName,
-        /// What was requested.
+        /// The request as a noun, such as "the list of streams".
         operation: &'static str,
         /// HTTP status.
         status: u16,
-        /// The platform's reason.
+        /// From the platform's answer.
         reason: String,
     },
     /// The platform rejects the application: a wrong or missing secret, or an unknown client id.
     #[error("{platform} rejected a token for this client id and secret: {reason}")]
     ClientRejected {
-        /// The platform.
+        /// Whose API was called.
         platform: PlatformName,
-        /// The platform's reason.
+        /// From the platform's answer.
         reason: String,
     },
     /// The configuration lacks a required value.
     #[error("{platform} needs {what}")]
     NotConfigured {
-        /// The platform.
+        /// Whose API was called.
         platform: PlatformName,
         /// What is missing, and how to configure it.
         what: String,
@@ -90,7 +90,7 @@ pub enum PlatformError {
     /// The stored token belongs to a different account than the one for which it is stored.
     #[error("{platform} needs {what}")]
     OtherAccount {
-        /// The platform.
+        /// Whose API was called.
         platform: PlatformName,
         /// Whose token is needed, and whose it is.
         what: String,
@@ -98,7 +98,7 @@ pub enum PlatformError {
     /// The local token store cannot be used. This is no evidence about the tokens in it or about the platform.
     #[error("the tokens for {platform} cannot be used: {reason}")]
     TokenStore {
-        /// The platform.
+        /// Whose API was called.
         platform: PlatformName,
         /// The reason, and what to do.
         reason: String,

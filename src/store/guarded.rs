@@ -206,7 +206,12 @@ mod tests {
     async fn probe(inner: &Arc<dyn SourceStore>, second: i64, ahead: i64, live: bool) {
         let clock = ManualClock::at(at(second + ahead));
         let store = Arc::new(Guarded::new(Arc::clone(inner), Arc::clone(&clock) as _));
-        let persister = Persister::new(store, clock, WritePolicy::LOCAL, Chance::seeded(1));
+        let persister = Persister::new(
+            store,
+            clock,
+            WritePolicy::every(std::time::Duration::from_secs(30)),
+            Chance::seeded(1),
+        );
         persister.observe(&seen(second + ahead, live)).await;
         assert!(persister.flush().await.failures.is_empty());
     }
@@ -269,7 +274,12 @@ mod tests {
             let read = store.load(&key).await.unwrap().unwrap().value.record();
             assert_eq!(read.status, status, "{measured:?}");
             // A write of that machine does not delete it either.
-            let persister = Persister::new(store, clock, WritePolicy::LOCAL, Chance::seeded(1));
+            let persister = Persister::new(
+                store,
+                clock,
+                WritePolicy::every(std::time::Duration::from_secs(30)),
+                Chance::seeded(1),
+            );
             persister
                 .observe(&[Observation::new(
                     &key,

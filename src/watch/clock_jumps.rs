@@ -14,7 +14,7 @@ use crate::lifecycle::Stop;
 /// By how much (ms) the two may diverge between two checks before it counts as a jump. Clock discipline slews by far less.
 const TOLERANCE: i64 = 2_000;
 /// How late a check may be before the machine must have been suspended.
-const SLEPT: Duration = Duration::from_secs(10);
+const SUSPEND_THRESHOLD: Duration = Duration::from_secs(10);
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Compares the clocks once a second and increments `jumps` each time they diverged.
@@ -39,7 +39,7 @@ fn jump(before: (Timestamp, Instant), after: (Timestamp, Instant)) -> Option<i64
     if parted.abs() > TOLERANCE {
         return Some(parted);
     }
-    (own > CHECK_INTERVAL + SLEPT).then_some(own_millis)
+    (own > CHECK_INTERVAL + SUSPEND_THRESHOLD).then_some(own_millis)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use tracing::{debug, error, info, warn};
 
 use super::state_file::{StateFile, StateFileError, Waiting};
 use crate::blocking::blocking;
-use crate::clock::Chance;
+use crate::clock::{Backoff, Chance};
 use crate::core::event::Event;
 use crate::core::source::SourceKey;
 use crate::lifecycle::Stop;
@@ -50,7 +50,10 @@ pub enum SendError {
 /// Maximum number of events per request. Sources are independent, so this is also how many sources may be in flight.
 const MAX_EVENTS_PER_REQUEST: usize = 256;
 /// First and longest backoff after a failure.
-const RETRY_BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+const RETRY_BACKOFF: Backoff = Backoff {
+    first: Duration::from_millis(250),
+    longest: Duration::from_secs(30),
+};
 /// How often the outbox is checked without a notification.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -62,7 +65,7 @@ pub struct Dispatched {
     /// Attempts that failed.
     pub failed: AtomicU64,
     /// Events that the bus rejected permanently.
-    pub refused: AtomicU64,
+    pub rejected: AtomicU64,
     /// Whether the last attempt failed as a whole.
     pub pending: AtomicBool,
 }
@@ -99,12 +102,14 @@ impl Dispatcher {
                 }) {
                 Ok(waiting) => waiting,
                 // The writer reports the error; nothing is lost.
-                Err(error) if error.may_pass() && !closing => Vec::new(),
+                Err(error) if error.is_transient() && !closing => Vec::new(),
                 Err(error) => return Err(error),
             };
             if waiting.is_empty() {
-                let is_permanent = || self.state_file.behind().is_subset(&held.blocked);
-                if closing && (self.state_file.depth().events == 0 || spread.is_bounded() || is_permanent()) {
+                let only_blocked_left = || self.state_file.behind().is_subset(&held.blocked);
+                if closing
+                    && (self.state_file.depth().events == 0 || spread.is_bounded() || only_blocked_left())
+                {
                     self.leave();
                     return Ok(());
                 }
@@ -124,7 +129,7 @@ impl Dispatcher {
             spread.spend(waiting.iter().filter(|waiting| !waiting.urgent).count());
             if self.apply_results(waiting, results, &mut held).await? {
                 if failures > 0 {
-                    info!(sink = self.sink.describe(), "Events are taken again");
+                    info!(sink = self.sink.describe(), "Events are accepted again");
                 }
                 failures = 0;
                 continue;
@@ -134,7 +139,7 @@ impl Dispatcher {
                 self.leave();
                 return Ok(());
             }
-            let wait = self.backoff(failures);
+            let wait = RETRY_BACKOFF.draw(failures, &self.chance);
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 _ = self.closing.changed() => {}
@@ -158,7 +163,7 @@ impl Dispatcher {
     /// their sources wait, so that no event is sent again and again.
     async fn forget(&self, held: &mut Held) -> Result<(), StateFileError> {
         held.sources
-            .retain(|_, (until, _)| *until + RETRY_BACKOFF.1 > Instant::now());
+            .retain(|_, (until, _)| *until + RETRY_BACKOFF.longest > Instant::now());
         if held.acknowledged.is_empty() || held.remove_retry_at.is_some_and(|at| at > Instant::now()) {
             return Ok(());
         }
@@ -169,7 +174,7 @@ impl Dispatcher {
         let (done, acknowledged) = blocking(move || (state_file.sent(&acknowledged), acknowledged)).await;
         match done {
             Ok(()) => held.remove_retry_at = None,
-            Err(error) if error.may_pass() => {
+            Err(error) if error.is_transient() => {
                 held.acknowledged = acknowledged;
                 held.remove_retry_at = Some(Instant::now() + IDLE);
             }
@@ -206,7 +211,7 @@ impl Dispatcher {
             if attempt == 0 {
                 warn!(source.key = %source, reason, "Events of `{source}` are not accepted; they wait in the outbox");
             }
-            let until = Instant::now() + RETRY_BACKOFF.1;
+            let until = Instant::now() + RETRY_BACKOFF.longest;
             held.sources.insert(source.clone(), (until, attempt + 1));
             held.blocked.insert(source.clone());
         }
@@ -219,9 +224,9 @@ impl Dispatcher {
                 .sources
                 .get(&waiting.event.source)
                 .map_or(0, |(_, attempt)| *attempt);
-            debug!(source.key = %waiting.event.source, event.id = waiting.event.id, attempt, reason, "Event not taken");
+            debug!(source.key = %waiting.event.source, event.id = waiting.event.id, attempt, reason, "Event not accepted");
             if through {
-                let until = Instant::now() + self.backoff(attempt + 1);
+                let until = Instant::now() + RETRY_BACKOFF.draw(attempt + 1, &self.chance);
                 held.sources
                     .insert(waiting.event.source.clone(), (until, attempt + 1));
             }
@@ -230,7 +235,7 @@ impl Dispatcher {
             if !self.counts.pending.swap(true, Ordering::Relaxed) {
                 warn!(
                     sink = self.sink.describe(),
-                    reason, "Events are not taken; they wait in the outbox"
+                    reason, "Events are not accepted; they wait in the outbox"
                 );
             }
         } else {
@@ -239,11 +244,11 @@ impl Dispatcher {
         let count = |counter: &AtomicU64, more: usize| counter.fetch_add(more as u64, Ordering::Relaxed);
         count(&self.counts.sent, sent.len());
         count(&self.counts.failed, later.len() + blocked.len());
-        count(&self.counts.refused, refused.len());
+        count(&self.counts.rejected, refused.len());
         for (waiting, reason) in &refused {
             error!(
                 source.key = %waiting.event.source, event.id = waiting.event.id, event.kind = waiting.event.kind.as_str(),
-                reason, "Event will never be taken and was put aside"
+                reason, "Event permanently rejected and set aside"
             );
         }
         held.acknowledged.extend(sent);
@@ -257,15 +262,9 @@ impl Dispatcher {
         match aside.await {
             // It will be rejected again when there is space to store it as refused.
             Ok(()) => Ok(through),
-            Err(error) if error.may_pass() => Ok(through),
+            Err(error) if error.is_transient() => Ok(through),
             Err(error) => Err(error),
         }
-    }
-
-    fn backoff(&self, attempt: u32) -> Duration {
-        let (first, longest) = RETRY_BACKOFF;
-        let ceiling = first.saturating_mul(1 << attempt.min(10)).min(longest);
-        first + ceiling.mul_f64(self.chance.fraction())
     }
 }
 

@@ -1,16 +1,16 @@
 //! The daemon, assembled from its ports: what `bitbrat watch` runs, whatever the adapters.
 
 use std::collections::BTreeSet;
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tokio::sync::{Notify, watch};
+use tracing::{debug, info};
 
+use self::restore::{merge_stored, open_links, restore, unpublished};
+use self::routes::build_route;
 use super::account_checks::AccountFanOut;
 use super::clock_jumps;
 use super::dispatcher::{Dispatched, Dispatcher, Sink};
@@ -20,44 +20,37 @@ use super::monitored::{MonitoredSource, MonitoredSources};
 use super::observations::{ObservationSender, Observer};
 use super::overview::{View, ViewOf};
 use super::pollers::Pollers;
-use super::sinks::{BusSink, StoreSink};
-use super::state_file::{StateFile, StateFileError, StateFileOptions};
+use super::state_file::StateFile;
 use super::ticks::{self, Timetable};
-use super::tracker::Tracker;
-use super::writer::{CHECKPOINT, Committer, Heartbeats, PendingCommits, Writer, WriterStats};
+use super::writer::{CHECKPOINT, Committer, PendingCommits, Writer, WriterStats};
 use crate::blocking::blocking;
-use crate::bus::EventBus;
 use crate::clock::{Chance, Clock};
 use crate::core::code::Code;
-use crate::core::compact::{Compact, CompactDocument};
+use crate::core::compact::Compact;
 use crate::core::counters::Counters;
-use crate::core::document::SourceDocument;
 use crate::core::event::InitialEvents;
-use crate::core::evidence::{Knowledge, LinkNow};
-use crate::core::future::TOLERANCE_MS;
+use crate::core::evidence::Knowledge;
 use crate::core::observation::{Fact, Identity, LinkState, Observation, Transport};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::stream::evidence::StreamEvidence;
-use crate::core::transition::transitions;
 use crate::failure::{ExitCode, Failure};
-use crate::http::{CorrectedClock, LenientClock};
+use crate::http::CorrectedClock;
 use crate::lifecycle::{Stop, Tasks};
-use crate::persist::{Persister, Stats};
+use crate::persist::Stats;
 use crate::platforms::{Platform, Probe, ProbeSet, ProbeSink as _};
 use crate::store::retention::Retention;
 
-/// Maximum number of events per second to the bus that are not transitions: BitBrat's own consumer loses events in a flood.
-pub const SPREAD: NonZeroU32 = NonZeroU32::new(5).unwrap();
+mod restore;
+mod routes;
+
+pub use self::routes::{Route, SPREAD};
 
 /// How often the write-ahead logs of SQLite files are checkpointed. Otherwise a commit would have to do it.
 pub const TIDY: Duration = Duration::from_secs(5);
 
-/// How long a store must have accepted everything before it is reported as recovered: longer than the backoff between attempts.
-const STORE_CALM: Duration = Duration::from_mins(1);
-
 /// How long `watch --once` waits for a platform that does not answer at all: longer than one request with its retries takes on a
 /// bad connection, and short enough for a cron job that runs every minute.
-const ONCE_PATIENCE: Duration = Duration::from_secs(25);
+const ONCE_TIMEOUT: Duration = Duration::from_secs(25);
 
 pub struct Parts {
     /// The directory for the daemon's state. It must exist.
@@ -69,7 +62,7 @@ pub struct Parts {
     /// Name under which this process stores its totals; generated once when `None`.
     pub instance: Option<String>,
     /// Maximum number of events in the outbox.
-    pub outbox: usize,
+    pub outbox_capacity: usize,
     pub sources: Vec<MonitoredSource>,
     /// What a remote store contains about them already, also from other writers.
     pub stored: Vec<(SourceKey, Compact)>,
@@ -87,32 +80,11 @@ pub struct Parts {
     pub chance: Chance,
 }
 
-/// The destination of events.
-pub enum Route {
-    /// None: the file is the store.
-    File,
-    Store {
-        /// Merges with what is stored. It should write what it receives without a long delay, because the writer batches already.
-        persister: Arc<Persister>,
-        /// Where it stores, for users.
-        location: String,
-        /// How often the state of a source without transitions is stored.
-        heartbeat: Duration,
-    },
-    Bus {
-        bus: Arc<dyn EventBus>,
-        /// How often a heartbeat of a source without transitions is published.
-        heartbeat: Duration,
-        /// How first observations are published.
-        initial_events: InitialEvents,
-    },
-}
-
 pub struct Engine {
     pub monitored: MonitoredSources,
     pub pollers: Arc<Pollers>,
     observations: Option<ObservationSender>,
-    taken: Arc<AtomicU64>,
+    inputs_sent: Arc<AtomicU64>,
     timetable: watch::Sender<Timetable>,
     state_file: Arc<StateFile>,
     stats: Arc<WriterStats>,
@@ -213,11 +185,11 @@ impl Engine {
         tasks.spawn("clock-watch", |stop| clock_jumps::run(clock, jump, stop));
         let tidied = Arc::clone(&state_file);
         let clock = Arc::clone(&parts.clock);
-        tasks.spawn("outbox-tidy", |stop| tidy(tidied, clock, stop));
+        tasks.spawn("state-file-checkpoint", |stop| tidy(tidied, clock, stop));
         Ok(Self {
             monitored,
             pollers,
-            taken: observations.sent(),
+            inputs_sent: observations.sent(),
             observations: Some(observations),
             timetable,
             state_file,
@@ -248,7 +220,7 @@ impl Engine {
     }
 
     /// Passes every observation to `observer`, for listeners that compare their events with what polls observe.
-    pub fn show(&self, observer: Observer) {
+    pub fn add_observer(&self, observer: Observer) {
         if let Some(observations) = &self.observations {
             observations.add_observer(observer);
         }
@@ -342,7 +314,7 @@ impl Engine {
         let finished = Arc::clone(&self.finished);
         self.tasks.spawn_finite("once", |stop| async move {
             if pollers
-                .probe_once(&probes, &observations, ONCE_PATIENCE, &stop)
+                .probe_once(&probes, &observations, ONCE_TIMEOUT, &stop)
                 .await
             {
                 finished.store(true, Ordering::Relaxed);
@@ -422,7 +394,7 @@ impl Engine {
     pub fn view(&self) -> View {
         let sources = ViewOf {
             monitored: self.monitored.clone(),
-            taken: Arc::clone(&self.taken),
+            inputs_sent: Arc::clone(&self.inputs_sent),
             stats: Arc::clone(&self.stats),
             dispatched: Arc::clone(&self.dispatched),
             state_file: Arc::clone(&self.state_file),
@@ -433,104 +405,6 @@ impl Engine {
         };
         Arc::new(move || sources.overview())
     }
-}
-
-/// The transports whose link is not closed.
-fn open_links(known: &Knowledge) -> impl Iterator<Item = Transport> {
-    let links = known.evidence.connection.iter();
-    links
-        .filter(|(_, link)| link.now() != LinkNow::Unmonitored)
-        .map(|(transport, _)| *transport)
-}
-
-/// Opens the state on disk and restores it.
-fn restore(parts: &Parts, lock: StateLock) -> Result<(Arc<StateFile>, String, Tracker), Failure> {
-    let instance = match &parts.instance {
-        Some(name) => name.clone(),
-        None => super::instance::name(&parts.state_dir)
-            .map_err(|error| Failure::new(ExitCode::Failed, "cannot name this process").because(&error))?,
-    };
-    let options = StateFileOptions {
-        instance: instance.clone(),
-        bound: parts.outbox,
-        has_sink: !matches!(parts.route, Route::File),
-        history: parts.documents.map(|_| parts.retention),
-    };
-    let state_file = StateFile::open(&parts.file, options)?.holding(lock);
-    let mut tracker = Tracker::new(&instance);
-    // Evidence of others is not dropped because this machine's clock is behind.
-    let now = LenientClock::new(Arc::clone(&parts.clock)).now();
-    let mut healed = Vec::new();
-    let sources: Vec<SourceKey> = parts.sources.iter().map(|source| source.key.clone()).collect();
-    state_file.restore(&sources, |source, stored| match stored {
-        Ok(mut stored) => {
-            // The clock may have been ahead during the previous run.
-            if stored.value.drop_future(now) {
-                healed.push(source);
-                tracker.restore_healed(stored);
-            } else {
-                tracker.restore(stored);
-            }
-        }
-        Err(reason) => {
-            warn!(source.key = %source, %reason, "The stored document of `{source}` cannot be used; it stays as it is");
-            tracker.block(&source);
-        }
-    })?;
-    for source in &healed {
-        state_file.drop_history_after(source, now.plus_millis(TOLERANCE_MS))?;
-    }
-    Ok((Arc::new(state_file), instance, tracker))
-}
-
-/// Merges what a remote store contains. Returns the links that are open there, of sources that are not in the file.
-fn merge_stored(
-    stored: Vec<(SourceKey, Compact)>,
-    tracker: &mut Tracker,
-    mut pending: Option<&mut PendingCommits>,
-) -> Vec<(Transport, SourceKey)> {
-    let mut left = Vec::new();
-    for (source, stored) in stored {
-        let stored = stored.knowledge();
-        if !tracker.knows(&source) {
-            let open = open_links(&stored).filter(|transport| *transport != Transport::Api);
-            left.extend(open.map(|transport| (transport, source.clone())));
-        }
-        // Changes that occurred while nothing was published are reported as one event. If the store itself is the destination, the
-        // process that wrote it has recorded the change.
-        if tracker.merge_stored(&source, &stored, pending.is_some())
-            && let Some(pending) = &mut pending
-        {
-            pending.defer(source);
-        }
-    }
-    left
-}
-
-/// Marks the sources whose stored states were not published: by a command, or while there was no bus.
-fn unpublished(
-    state_file: &StateFile,
-    sources: &[MonitoredSource],
-    tracker: &mut Tracker,
-    pending: &mut PendingCommits,
-) -> Result<(), StateFileError> {
-    for source in sources {
-        if !tracker.knows(&source.key) {
-            continue;
-        }
-        match state_file.published(&source.key)? {
-            None => tracker.writes.mark_due(std::slice::from_ref(&source.key)),
-            Some(published) => {
-                let published = SourceDocument::from_knowledge(source.key.clone(), published);
-                // The document may have been replaced by one without our evidence, or cannot be used.
-                let document = tracker.merge_published(&source.key, published.knowledge.clone());
-                if !transitions(&published.verdict, &document.verdict).is_empty() {
-                    pending.defer(source.key.clone());
-                }
-            }
-        }
-    }
-    Ok(())
 }
 
 fn millis(duration: Duration) -> i64 {
@@ -552,48 +426,11 @@ async fn tidy(state_file: Arc<StateFile>, clock: Arc<dyn Clock>, stop: Stop) {
         if let Err(error) = tidied.await {
             debug!(
                 error = &error as &dyn std::error::Error,
-                "The log of the state directory stays long"
+                "Cannot checkpoint the write-ahead log"
             );
         }
         if !stop.sleep(TIDY).await {
             return;
-        }
-    }
-}
-
-/// Builds the path of events and other changes to the destination.
-fn build_route(
-    route: Route,
-    state_file: &Arc<StateFile>,
-    tasks: &Tasks,
-) -> (Option<Arc<dyn Sink>>, Option<Heartbeats>, Option<NonZeroU32>) {
-    match route {
-        Route::File => (None, None, None),
-        Route::Store {
-            persister,
-            location,
-            heartbeat,
-        } => {
-            // One batch is in flight at a time: while the store is slow, changes accumulate in their most compact form.
-            let (store_queue, batches) = mpsc::channel(1);
-            let keeping = Arc::clone(&persister);
-            tasks.spawn("keeper", |stop| keep(keeping, batches, stop));
-            let sink = StoreSink {
-                persister,
-                state_file: Arc::clone(state_file),
-                location,
-            };
-            let period = millis(heartbeat);
-            let heartbeats = Heartbeats::Store { period, store_queue };
-            (Some(Arc::new(sink)), Some(heartbeats), None)
-        }
-        Route::Bus { bus, heartbeat, .. } => {
-            let period = millis(heartbeat);
-            (
-                Some(Arc::new(BusSink(bus))),
-                Some(Heartbeats::Publish { period }),
-                Some(SPREAD),
-            )
         }
     }
 }
@@ -611,58 +448,4 @@ pub(super) fn is_unauthorized(observation: &Observation) -> bool {
     };
     let signs = |code: Code| code.is_of_token() || code == Code::Http(401);
     error.code.known().is_some_and(signs)
-}
-
-/// Passes changed states to the persister, and lets it do its deferred work.
-async fn keep(
-    persister: Arc<Persister>,
-    mut batches: mpsc::Receiver<Vec<(SourceKey, CompactDocument)>>,
-    stop: Stop,
-) {
-    /// Number of sources stored together. A source's state takes ten times the memory when it is not compact; and a change that
-    /// arrives meanwhile waits until these are stored.
-    const MAX_SOURCES_PER_COMMIT: usize = 100;
-    let mut second = tokio::time::interval(Duration::from_secs(1));
-    second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-    let mut failed = None;
-    loop {
-        let batch = tokio::select! {
-            batch = batches.recv() => match batch {
-                Some(batch) => batch,
-                None => break,
-            },
-            _ = second.tick() => {
-                failed = report(&persister.tick().await, failed);
-                continue;
-            }
-        };
-        for part in batch.chunks(MAX_SOURCES_PER_COMMIT) {
-            let awake = part
-                .iter()
-                .map(|(source, known)| (source.clone(), known.document(source).knowledge));
-            failed = report(&persister.apply(awake).await, failed);
-        }
-    }
-    // The writer has exited; the dispatcher still delivers only transitions, which are written at once.
-    stop.requested().await;
-    report(&persister.flush().await, failed);
-}
-
-/// Logs that a store has started to fail, and that it has not failed for a while: once each, and not with every attempt. `failed`
-/// is the time of the last failure; returns its new value.
-fn report(applied: &crate::persist::Applied, failed: Option<Instant>) -> Option<Instant> {
-    let Some((source, error)) = applied.failures.first() else {
-        let over = failed.is_some_and(|last| last.elapsed() > STORE_CALM);
-        if over {
-            info!("The store takes everything again");
-        }
-        return failed.filter(|_| !over);
-    };
-    if failed.is_none() {
-        warn!(
-            source.key = %source, failed = applied.failures.len(), error = error as &dyn std::error::Error,
-            "The store did not take everything; it is tried again until it does"
-        );
-    }
-    Some(Instant::now())
 }

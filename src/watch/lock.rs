@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Longer than a command holds the lock to find out whether it is taken.
-const MOMENT: Duration = Duration::from_millis(50);
+const RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// Held for as long as the daemon runs. The system releases it when the process ends, however it ends.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl StateLock {
         match Self::try_take(directory) {
             // A command may only be looking whether a daemon works there.
             Err(LockError::Taken { .. }) => {
-                std::thread::sleep(MOMENT);
+                std::thread::sleep(RETRY_DELAY);
                 Self::try_take(directory)
             }
             taken => taken,
@@ -87,7 +87,7 @@ impl StateLock {
             .and_then(|()| file.rewind())
             .and_then(|()| write!(file, "{}", std::process::id()));
         if let Err(error) = noted {
-            tracing::debug!(error = %error, "The lock file does not name us");
+            tracing::debug!(error = %error, "The process id could not be written to the lock file");
         }
         Ok(Self(file))
     }

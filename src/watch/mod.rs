@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  cron ─► ticks ─► pollers ─► Platform::probe ─┐
-//!  listeners ───────────────────────────────────┴► observations ─► writer ─► outbox (documents + history + queue,
-//!                                                                    │         │      one file, one transaction)
+//!  listeners ───────────────────────────────────┴► observations ─► writer ─► state file (documents + history + outbox;
+//!                                                                    │         │      one transaction)
 //!                          remote store: states without transitions  │         ▼
 //!                                                                    │       dispatcher ─► sink (bus | remote store)
 //!                                                                    └───────────────────► persister of the remote store
@@ -14,7 +14,7 @@
 //! It depends on ports, never on adapters; `app` connects them.
 
 pub mod account_checks;
-pub mod account_watch;
+pub mod account_reports;
 pub mod admission;
 pub mod clock_jumps;
 pub mod dispatcher;

@@ -73,12 +73,12 @@ impl MonitoredSources {
 }
 
 fn by_platform(sources: Vec<MonitoredSource>) -> SourcesByPlatform {
-    let mut roll = SourcesByPlatform::new();
+    let mut by_platform = SourcesByPlatform::new();
     let mut seen = HashSet::new();
     for source in sources {
         if seen.insert(source.key.clone()) {
-            roll.entry(source.key.platform()).or_default().push(source);
+            by_platform.entry(source.key.platform()).or_default().push(source);
         }
     }
-    roll
+    by_platform
 }

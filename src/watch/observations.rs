@@ -17,7 +17,7 @@ use crate::secrets;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Input {
     Observed(Observation),
-    Counted(SourceKey, Tally),
+    Counted(SourceKey, CountDelta),
 }
 
 impl Input {
@@ -31,7 +31,7 @@ impl Input {
 
 /// What to add to a source's totals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Tally {
+pub struct CountDelta {
     /// Chat messages received.
     pub messages_in: u64,
     /// Chat messages passed on for delivery.
@@ -42,7 +42,7 @@ pub struct Tally {
     pub reconnects: u64,
 }
 
-impl AddAssign for Tally {
+impl AddAssign for CountDelta {
     fn add_assign(&mut self, more: Self) {
         self.messages_in += more.messages_in;
         self.messages_out += more.messages_out;
@@ -124,8 +124,8 @@ impl ObservationSender {
         let _ = self.extender.set(extender);
     }
 
-    pub fn count(&self, source: &SourceKey, tally: Tally) {
-        self.send(Input::Counted(source.clone(), tally));
+    pub fn count(&self, source: &SourceKey, delta: CountDelta) {
+        self.send(Input::Counted(source.clone(), delta));
     }
 
     /// Returns the counter of inputs sent, for users that must not keep the channel open.
@@ -186,13 +186,13 @@ mod tests {
         let source: SourceKey = "twitch:1".parse().unwrap();
         observations.ready().await;
         for _ in 0..CAPACITY {
-            observations.count(&source, Tally::default());
+            observations.count(&source, CountDelta::default());
         }
         let (mut waiting, mut batch) = (Box::pin(observations.ready()), Vec::new());
         assert!(futures_util::poll!(&mut waiting).is_pending());
         assert_eq!(inputs.recv_many(&mut batch, 1).await, 1);
         waiting.await;
-        observations.count(&source, Tally::default());
+        observations.count(&source, CountDelta::default());
         let waiting = observations.ready();
         drop(inputs);
         // It will never be received.

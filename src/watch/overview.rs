@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::account_watch::AccountState;
+use super::account_reports::AccountState;
 use super::dispatcher::{Dispatched, Sink};
 use super::listener_context::{ListenerReport, Report};
 use super::monitored::MonitoredSources;
@@ -42,7 +42,7 @@ pub type View = Arc<dyn Fn() -> Overview + Send + Sync>;
 /// The inputs of an overview.
 pub(super) struct ViewOf {
     pub monitored: MonitoredSources,
-    pub taken: Arc<AtomicU64>,
+    pub inputs_sent: Arc<AtomicU64>,
     pub stats: Arc<WriterStats>,
     pub dispatched: Arc<Dispatched>,
     pub state_file: Arc<StateFile>,
@@ -64,13 +64,13 @@ impl ViewOf {
             unready: self.unready(&listeners),
             summary: self.stats.summary(),
             monitored: self.monitored.count(),
-            inputs: count(&self.taken).saturating_sub(count(&self.stats.inputs)),
+            inputs: count(&self.inputs_sent).saturating_sub(count(&self.stats.inputs)),
             outbox: self.state_file.depth(),
             transitions: count(&self.stats.transitions),
             dropped: count(&self.stats.dropped),
             sent: count(&self.dispatched.sent) + count(&self.stats.listed),
             failed: count(&self.dispatched.failed),
-            refused: count(&self.dispatched.refused),
+            refused: count(&self.dispatched.rejected),
             pollers: self.pollers.report(),
             listeners,
         }
@@ -78,7 +78,7 @@ impl ViewOf {
 
     fn unready(&self, listeners: &[(String, ListenerReport)]) -> Vec<String> {
         let mut reasons = Vec::new();
-        if self.stats.blocked.load(Ordering::Relaxed) {
+        if self.stats.commits_failing.load(Ordering::Relaxed) {
             reasons.push(format!("changes cannot be stored in {}", self.location));
         }
         if let Some(sink) = &self.sink {

@@ -255,7 +255,7 @@ impl Pollers {
         for DueProbe { probes, sources } in self.due(poller) {
             poller.counts.runs.fetch_add(1, Ordering::Relaxed);
             let begun = Instant::now();
-            // Cancelling a run loses nothing: its observations have been sent already.
+            // Canceling a run loses nothing: its observations have been sent already.
             let summary = tokio::select! {
                 summary = poller.platform.probe(&probes, &sources, observations) => summary,
                 () = stop.requested() => return false,

@@ -4,7 +4,7 @@
 //! SQLite; with a remote store it is a file of its own with the same schema. Blocking functions are called through
 //! [`blocking`](crate::blocking::blocking).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,9 +13,9 @@ use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 use self::error::explain;
-use super::admission::Admission;
+use self::tables::{Inner, Prepared, trim};
 use super::lock::StateLock;
-use super::queue::{Class, Queue};
+use super::queue::Class;
 use crate::core::document::SourceDocument;
 use crate::core::event::Event;
 use crate::core::evidence::Knowledge;
@@ -23,25 +23,18 @@ use crate::core::source::SourceKey;
 use crate::core::summary::SourceSummary;
 use crate::core::time::Timestamp;
 use crate::store::retention::Retention;
-use crate::store::sqlite::confirmations::{self, ConfirmedBlock};
-use crate::store::sqlite::database::{self, Access, Opened};
-use crate::store::sqlite::rows::{self, Upsert};
+use crate::store::sqlite::confirmations::{self, ConfirmedGroup};
+use crate::store::sqlite::database;
+use crate::store::sqlite::rows;
 use crate::store::{StoreError, Unusable, Version, Versioned, Write};
 
 mod error;
+mod tables;
 
 pub use error::StateFileError;
 
 /// How long to wait for another process that writes the file.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// A daemon that has not used the file for this long (ms) no longer runs.
-const ALIVE_MS: i64 = 5 * 60 * 1000;
-
-/// Number of sent events that are kept, for `events tail`.
-const SENT: i64 = 1000;
-/// Number of permanently rejected events that are kept.
-const REJECTED: i64 = 1000;
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone)]
 pub struct StateFileOptions {
@@ -62,14 +55,6 @@ pub struct StateFile {
     needs_checkpoint: AtomicBool,
     inner: Mutex<Inner>,
     _lock: Option<StateLock>,
-}
-
-struct Inner {
-    opened: Opened,
-    queue: Queue,
-    /// The newest number in the queue, and the newest of the events that one-shot commands left for any daemon.
-    seen: i64,
-    is_durable: bool,
 }
 
 /// What is committed together.
@@ -196,9 +181,9 @@ impl StateFile {
         ))
     }
 
-    /// Writes blocks of confirmed states. Returns the sources whose documents another process has written since. It does not wait
+    /// Writes groups of confirmed states. Returns the sources whose documents another process has written since. It does not wait
     /// for the disk: the next probes confirm the same again.
-    pub fn confirm(&self, blocks: &[ConfirmedBlock]) -> Result<Vec<SourceKey>, StateFileError> {
+    pub fn confirm(&self, groups: &[ConfirmedGroup]) -> Result<Vec<SourceKey>, StateFileError> {
         let mut inner = self.current()?;
         self.explained(inner.set_durable(false))?;
         let conflicts = self.explained((|| {
@@ -207,8 +192,8 @@ impl StateFile {
                 .connection
                 .transaction_with_behavior(TransactionBehavior::Immediate)?;
             let mut conflicts = Vec::new();
-            for block in blocks {
-                conflicts.extend(confirmations::write(&transaction, &self.options.instance, block)?);
+            for group in groups {
+                conflicts.extend(confirmations::write(&transaction, &self.options.instance, group)?);
             }
             transaction.commit()?;
             Ok(conflicts)
@@ -357,7 +342,7 @@ impl StateFile {
         if !self.needs_checkpoint.swap(false, Ordering::Relaxed) {
             return Ok(());
         }
-        self.explained(database::checkpoint_wal(&self.path, PATIENCE))
+        self.explained(database::checkpoint_wal(&self.path, BUSY_TIMEOUT))
     }
 
     /// Simulates a full disk beyond `pages`; `0` removes the limit.
@@ -403,227 +388,12 @@ impl StateFile {
     }
 }
 
-/// Documents as they are written.
-#[derive(Default)]
-struct Prepared {
-    upserts: Vec<Upsert>,
-    rejected: Vec<(SourceKey, StoreError)>,
-}
-
-impl Prepared {
-    fn of(documents: &[Write]) -> Self {
-        let mut prepared = Self::default();
-        for write in documents {
-            match Upsert::of(write) {
-                Ok(upsert) => prepared.upserts.push(upsert),
-                Err(reason) => prepared.rejected.push((write.document.key.clone(), reason)),
-            }
-        }
-        prepared
-    }
-}
-
-impl Inner {
-    fn open(path: &Path, options: &StateFileOptions) -> Result<Self, StateFileError> {
-        let Some(opened) = database::open(path, Access::Write, PATIENCE)? else {
-            unreachable!("a file that is opened for writing is created");
-        };
-        let mut inner = Self {
-            opened,
-            queue: Queue::default(),
-            seen: 0,
-            is_durable: false,
-        };
-        inner
-            .read_queue(&options.instance)
-            .map_err(|error| explain(path, &error))?;
-        Ok(inner)
-    }
-
-    /// Reads which events of `instance`, and of commands that have ended, wait.
-    fn read_queue(&mut self, instance: &str) -> rusqlite::Result<()> {
-        let connection = &self.opened.connection;
-        let mut rows = connection
-            .prepare("SELECT seq, source, class FROM outbox WHERE writer IN (?1, '') ORDER BY seq")?;
-        let mut rows = rows.query([instance])?;
-        while let Some(row) = rows.next()? {
-            self.seen = row.get(0)?;
-            enqueue(&mut self.queue, row)?;
-        }
-        Ok(())
-    }
-
-    fn adopt(&mut self, instance: &str, now: Timestamp) -> rusqlite::Result<()> {
-        let alive_since = now.plus_millis(-ALIVE_MS).as_millis();
-        let transaction = self
-            .opened
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        transaction.execute(
-            "INSERT INTO writers VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at",
-            params![instance, now.as_millis()],
-        )?;
-        let adopted = transaction.execute(
-            "UPDATE outbox SET writer = ?1 WHERE writer NOT IN (?1, '')
-             AND writer NOT IN (SELECT name FROM writers WHERE seen_at > ?2)",
-            params![instance, alive_since],
-        )?;
-        transaction.commit()?;
-        if adopted > 0 {
-            self.queue = Queue::default();
-            self.read_queue(instance)?;
-        }
-        Ok(())
-    }
-
-    /// Adds the events to the queue that one-shot commands have left since the last call.
-    fn receive(&mut self) -> rusqlite::Result<()> {
-        let mut rows = self.opened.connection.prepare_cached(
-            "SELECT seq, source, class FROM outbox WHERE seq > ?1 AND writer = '' ORDER BY seq",
-        )?;
-        let mut rows = rows.query([self.seen])?;
-        while let Some(row) = rows.next()? {
-            self.seen = row.get(0)?;
-            enqueue(&mut self.queue, row)?;
-        }
-        Ok(())
-    }
-
-    /// Chooses whether commits wait for the disk.
-    fn set_durable(&mut self, is_durable: bool) -> rusqlite::Result<()> {
-        if self.is_durable != is_durable {
-            let mode = if is_durable { "FULL" } else { "NORMAL" };
-            self.opened.connection.pragma_update(None, "synchronous", mode)?;
-            self.is_durable = is_durable;
-        }
-        Ok(())
-    }
-
-    fn commit(
-        &mut self,
-        events: &[NewEvent],
-        prepared: Prepared,
-        options: &StateFileOptions,
-    ) -> rusqlite::Result<Committed> {
-        let mut done = Committed {
-            rejected: prepared.rejected,
-            ..Committed::default()
-        };
-        let transaction = self
-            .opened
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let versions = rows::new_versions(&transaction, prepared.upserts.len())?;
-        for (upsert, version) in prepared.upserts.into_iter().zip(versions) {
-            let source = upsert.summary.key.clone();
-            if rows::upsert_one(&transaction, &upsert, version, options.history)? {
-                done.versions.push((source, Version(version.to_string())));
-                done.summaries.push(upsert.summary);
-            } else {
-                done.conflicts.push(source);
-            }
-        }
-        let events = events
-            .iter()
-            .filter(|event| !done.conflicts.contains(&event.event.source));
-        let events: Vec<&NewEvent> = events.collect();
-        if !options.has_sink {
-            list(&transaction, &events)?;
-            return transaction.commit().map(|()| done);
-        }
-        let incoming: Vec<_> = events
-            .iter()
-            .map(|event| (&event.event.source, event.class))
-            .collect();
-        let admission = Admission::of(&self.queue, options.bound, &incoming);
-        let admitted = events.into_iter().zip(admission.admitted);
-        let admitted: Vec<&NewEvent> = admitted
-            .filter_map(|(event, admitted)| admitted.then_some(event))
-            .collect();
-        let numbers = insert(&transaction, &options.instance, &admission.gone, &admitted)?;
-        transaction.commit()?;
-        for (seq, source) in &admission.gone {
-            self.queue.remove(*seq, source);
-        }
-        for (seq, event) in numbers.into_iter().zip(&admitted) {
-            self.queue.push(seq, &event.event.source, event.class);
-        }
-        done.dropped = admission.dropped;
-        done.deferred = admission.deferred;
-        Ok(done)
-    }
-}
-
-fn enqueue(queue: &mut Queue, row: &rusqlite::Row<'_>) -> rusqlite::Result<()> {
-    let source: String = row.get(1)?;
-    if let Ok(source) = source.parse() {
-        queue.push(row.get(0)?, &source, Class::from_number(row.get(2)?));
-    }
-    Ok(())
-}
-
-/// Lists events that no sink waits for.
-fn list(transaction: &Transaction<'_>, events: &[&NewEvent]) -> rusqlite::Result<()> {
-    if events.is_empty() {
-        return Ok(());
-    }
-    let mut insert = transaction.prepare_cached("INSERT INTO sent (event) VALUES (?1)")?;
-    for event in events {
-        insert.execute([json(&event.event)])?;
-    }
-    trim(transaction)
-}
-
-/// Removes the oldest of the listed events beyond their number.
-fn trim(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
-    for (table, most) in [("sent", SENT), ("rejected", REJECTED)] {
-        let sql = format!("DELETE FROM {table} WHERE seq <= (SELECT MAX(seq) FROM {table}) - ?1");
-        transaction.prepare_cached(&sql)?.execute([most])?;
-    }
-    Ok(())
-}
-
-/// Replaces the `gone` events with the new ones, and returns the numbers of these.
-fn insert(
-    transaction: &Transaction<'_>,
-    instance: &str,
-    gone: &[(i64, SourceKey)],
-    events: &[&NewEvent],
-) -> rusqlite::Result<Vec<i64>> {
-    let mut remove = transaction.prepare_cached("DELETE FROM outbox WHERE seq = ?1")?;
-    for (seq, _) in gone {
-        remove.execute([seq])?;
-    }
-    let mut insert = transaction
-        .prepare_cached("INSERT INTO outbox (writer, source, class, event) VALUES (?1, ?2, ?3, ?4)")?;
-    let mut numbers = Vec::with_capacity(events.len());
-    let mut published: HashMap<&SourceKey, &Knowledge> = HashMap::new();
-    for event in events {
-        let source = &event.event.source;
-        insert.execute(params![
-            instance,
-            source.to_string(),
-            event.class as u8,
-            json(&event.event)
-        ])?;
-        numbers.push(transaction.last_insert_rowid());
-        published.extend(event.published.as_ref().map(|knowledge| (source, knowledge)));
-    }
-    let mut publish = transaction.prepare_cached(
-        "INSERT INTO published VALUES (?1, ?2) ON CONFLICT (source) DO UPDATE SET knowledge = excluded.knowledge",
-    )?;
-    for (source, knowledge) in published {
-        publish.execute(params![source.to_string(), json(knowledge)])?;
-    }
-    Ok(numbers)
-}
-
 /// Returns the events sent after `since` (a number from an earlier call; `None`: the last few), oldest first, from a file that
 /// another process may be writing.
 pub fn sent_since(path: &Path, since: Option<i64>) -> Result<Vec<(i64, Event)>, StateFileError> {
     let read = || {
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        connection.busy_timeout(PATIENCE)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
         // The file exists before its tables do.
         let made = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'sent')";
         if !connection.query_row(made, [], |row| row.get::<_, bool>(0))? {
@@ -642,9 +412,4 @@ pub fn sent_since(path: &Path, since: Option<i64>) -> Result<Vec<(i64, Event)>, 
         .into_iter()
         .filter_map(|(seq, json)| Some((seq, serde_json::from_str(&json).ok()?)));
     Ok(readable.collect())
-}
-
-/// Serializes our own types, which always succeeds.
-fn json(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).expect("our own structs with text keys always serialize")
 }

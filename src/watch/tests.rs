@@ -462,7 +462,7 @@ async fn what_can_never_be_sent_is_put_aside_and_the_rest_goes_on() {
     world.live(&a, "1");
     world.live(&b, "2");
     assert!(world.drained(SOON).await);
-    assert_eq!(world.running().dispatched.refused.load(Ordering::Relaxed), 1);
+    assert_eq!(world.running().dispatched.rejected.load(Ordering::Relaxed), 1);
     assert_eq!(world.bus.kinds(&b), [StreamOnline]);
     world.stop().await;
 }
@@ -566,7 +566,7 @@ async fn a_full_disk_holds_changes_back_and_loses_none() {
         world.live(&key(id), "1");
         world.pass(1).await;
     }
-    assert!(world.running().stats.blocked.load(Ordering::Relaxed));
+    assert!(world.running().stats.commits_failing.load(Ordering::Relaxed));
     assert!(
         world.bus.kinds(&key(60)).is_empty(),
         "nothing is published that is not on disk"
@@ -576,7 +576,7 @@ async fn a_full_disk_holds_changes_back_and_loses_none() {
     world.running().state_file.limit_pages(0);
     world.pass(3).await;
     assert!(world.drained(SOON).await);
-    assert!(!world.running().stats.blocked.load(Ordering::Relaxed));
+    assert!(!world.running().stats.commits_failing.load(Ordering::Relaxed));
     for id in 2..=59 {
         assert_eq!(world.bus.kinds(&key(id)), [StreamOnline], "{id}");
     }
@@ -1030,7 +1030,7 @@ async fn change_that_waited_for_the_disk_survives_a_conflict() {
     }
     world.ended(&key(60), "1");
     world.pass(2).await;
-    assert!(world.running().stats.blocked.load(Ordering::Relaxed));
+    assert!(world.running().stats.commits_failing.load(Ordering::Relaxed));
     let title = [("title".to_owned(), "Chess".to_owned())].into();
     store_beside(&world, Fact::Profile { fields: title }, &key(60));
     world.running().state_file.limit_pages(0);

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use self::status_index::{Listed, StatusIndex};
-use self::write_schedule::{DueBlock, Merged, WriteSchedule, WriteState};
-use super::account_watch::{AccountState, AccountWatch};
-use super::observations::{Input, Tally};
+use self::status_index::{IndexedStatus, StatusIndex};
+use self::write_schedule::{DueGroup, Merged, WriteSchedule, WriteState};
+use super::account_reports::{AccountState, AccountWatch};
+use super::observations::{CountDelta, Input};
 use crate::core::compact::{CompactDocument, Interner};
 use crate::core::document::SourceDocument;
 use crate::core::evidence::{Knowledge, LinkNow, named_stream};
@@ -17,7 +17,7 @@ use crate::core::time::Timestamp;
 use crate::core::transition::transitions;
 use crate::core::verdict::Verdict;
 use crate::persist::write_policy::Presentation;
-use crate::store::sqlite::confirmations::{ConfirmedBlock, ConfirmedState};
+use crate::store::sqlite::confirmations::{ConfirmedGroup, ConfirmedState};
 use crate::store::{HistoryEntry, Version, Versioned, Write};
 
 mod change;
@@ -47,7 +47,7 @@ pub struct Tracker {
 #[derive(Debug)]
 struct SourceState {
     document: CompactDocument,
-    listed: Listed,
+    listed: IndexedStatus,
 }
 
 impl Tracker {
@@ -91,12 +91,12 @@ impl Tracker {
     }
 
     /// Keeps the stored document of `source`, which cannot be used, from being replaced. Returns whether it was not yet known.
-    pub fn block(&mut self, source: &SourceKey) -> bool {
-        let was_blocked = std::mem::replace(&mut self.writes.entry(source).is_blocked, true);
+    pub fn protect(&mut self, source: &SourceKey) -> bool {
+        let was_protected = std::mem::replace(&mut self.writes.entry(source).is_protected, true);
         if !self.knows(source) {
             self.insert(source, SourceDocument::new(source.clone()));
         }
-        !was_blocked
+        !was_protected
     }
 
     /// Merges a remote store's state of a source from before this process started, without a transition: the process that stored
@@ -182,7 +182,7 @@ impl Tracker {
         }
         let writes = self.writes.entry(source);
         writes.version = version;
-        writes.is_blocked = false;
+        writes.is_protected = false;
         writes.is_rewritten = true;
         // At once: what was confirmed of the document that this one has replaced does not count any more.
         writes.to_file.mark_eager();
@@ -227,11 +227,11 @@ impl Tracker {
         let presented = Presentation::of(&document.knowledge);
         let was_refused = document.knowledge.evidence.is_refused();
         let mut steps = Vec::new();
-        let mut tally = Tally::default();
+        let mut delta = CountDelta::default();
         let only_describes = inputs.iter().all(describes);
         for input in inputs {
             match input {
-                Input::Counted(_, more) => tally += more,
+                Input::Counted(_, more) => delta += more,
                 Input::Observed(observation) if describes_source(&observation) => {
                     let observation = document.knowledge.receive(observation, latest);
                     document.join_description(Knowledge::from(&observation));
@@ -240,7 +240,7 @@ impl Tracker {
                     let mut observation = document.knowledge.receive(observation, latest);
                     document.knowledge.name_end(&mut observation);
                     name_start(&document.verdict, &mut observation);
-                    tally += counted(&document, &observation);
+                    delta += counted(&document, &observation);
                     self.accounts.observe(&observation);
                     let more = Knowledge::from(&observation);
                     steps.extend(Step::of(
@@ -260,12 +260,12 @@ impl Tracker {
                 "bitbrat.watch",
             ));
         }
-        if let Some(instance) = self.instance.as_ref().filter(|_| tally != Tally::default()) {
+        if let Some(instance) = self.instance.as_ref().filter(|_| delta != CountDelta::default()) {
             let totals = document.knowledge.counters.entry(instance.clone()).or_default();
-            totals.messages_in += tally.messages_in;
-            totals.messages_out += tally.messages_out;
-            totals.errors += tally.errors;
-            totals.reconnects += tally.reconnects;
+            totals.messages_in += delta.messages_in;
+            totals.messages_out += delta.messages_out;
+            totals.errors += delta.errors;
+            totals.reconnects += delta.reconnects;
             totals.at = Some(now);
             for step in &mut steps {
                 step.after
@@ -286,7 +286,7 @@ impl Tracker {
             before: presented,
             after: Presentation::of(&document.knowledge),
             is_newly_refused: document.knowledge.evidence.is_refused() && !was_refused,
-            has_counted: tally != Tally::default(),
+            has_counted: delta != CountDelta::default(),
             has_changed: changes.any(|change| !change.initial),
         };
         self.writes.record(&source, &merged, now);
@@ -300,7 +300,7 @@ impl Tracker {
 
     /// Sets the document of a source. Returns the one before.
     fn insert(&mut self, source: &SourceKey, document: SourceDocument) -> Option<CompactDocument> {
-        let listed = Listed::of(&document.verdict);
+        let listed = IndexedStatus::of(&document.verdict);
         let document = self.interner.document(document);
         let before = self
             .sources
@@ -327,7 +327,7 @@ impl Tracker {
 
     /// Returns the write of a change; `None` if the stored document must not be replaced.
     pub fn write_of(&self, change: &Change, now: Timestamp) -> Option<Write> {
-        let writes = self.writes.unblocked(&change.source)?;
+        let writes = self.writes.unprotected(&change.source)?;
         change.write(writes.version.clone(), now)
     }
 
@@ -335,35 +335,35 @@ impl Tracker {
     pub fn write(&self, source: &SourceKey, history: Vec<HistoryEntry>) -> Option<Write> {
         Some(Write {
             document: self.document(source)?,
-            base: self.writes.unblocked(source)?.version.clone(),
+            base: self.writes.unprotected(source)?.version.clone(),
             history,
         })
     }
 
-    /// Returns the blocks of confirmed states that are due, and marks them as written.
-    pub fn due_blocks(&mut self, now: Timestamp, period: i64) -> Vec<ConfirmedBlock> {
-        let due = self.writes.due_blocks(now, period);
+    /// Returns the groups of confirmed states that are due, and marks them as written.
+    pub fn due_groups(&mut self, now: Timestamp, period: i64) -> Vec<ConfirmedGroup> {
+        let due = self.writes.due_groups(now, period);
         self.confirmed(due)
     }
 
-    /// Returns all blocks of confirmed states with something that is not written yet, and marks them as written.
-    pub fn all_blocks(&mut self) -> Vec<ConfirmedBlock> {
-        let due = self.writes.dirty_blocks(|_| true);
+    /// Returns all groups of confirmed states with something that is not written yet, and marks them as written.
+    pub fn all_groups(&mut self) -> Vec<ConfirmedGroup> {
+        let due = self.writes.dirty_groups(|_| true);
         self.confirmed(due)
     }
 
-    fn confirmed(&mut self, due: Vec<DueBlock>) -> Vec<ConfirmedBlock> {
-        let mut blocks = Vec::with_capacity(due.len());
-        for DueBlock { number, sources } in due {
+    fn confirmed(&mut self, due: Vec<DueGroup>) -> Vec<ConfirmedGroup> {
+        let mut groups = Vec::with_capacity(due.len());
+        for DueGroup { number, sources } in due {
             let states = sources
                 .into_iter()
                 .filter_map(|(source, base)| self.confirmed_state(source, base));
-            blocks.push(ConfirmedBlock {
+            groups.push(ConfirmedGroup {
                 number,
                 states: states.collect(),
             });
         }
-        blocks
+        groups
     }
 
     fn confirmed_state(&mut self, source: SourceKey, base: Version) -> Option<ConfirmedState> {
@@ -444,23 +444,23 @@ fn describes_source(observation: &Observation) -> bool {
 
 /// What an observation adds to the totals of its source: each failed probe is an error, and a gateway that is up again after a
 /// failure is a reconnect. EventSub's listener counts what only it observes.
-fn counted(before: &SourceDocument, observation: &Observation) -> Tally {
-    let mut tally = Tally::default();
+fn counted(before: &SourceDocument, observation: &Observation) -> CountDelta {
+    let mut delta = CountDelta::default();
     match &*observation.fact {
-        Fact::NoSuchSource { .. } | Fact::Unanswered { .. } | Fact::Problem { .. } => tally.errors = 1,
+        Fact::NoSuchSource { .. } | Fact::Unanswered { .. } | Fact::Problem { .. } => delta.errors = 1,
         Fact::Connection { transport, .. } if *transport == Transport::EventSub => {}
         Fact::Connection { transport, state } => match state {
-            LinkState::Down { .. } | LinkState::Refused { .. } => tally.errors = 1,
+            LinkState::Down { .. } | LinkState::Refused { .. } => delta.errors = 1,
             LinkState::Up if *transport == Transport::Gateway => {
                 let link = before.knowledge.evidence.connection.get(transport);
                 let was_failing = link.is_some_and(|link| matches!(link.now(), LinkNow::LinkFailure(_)));
-                tally.reconnects = u64::from(was_failing);
+                delta.reconnects = u64::from(was_failing);
             }
             LinkState::Up | LinkState::Answered | LinkState::Closed => {}
         },
         _ => {}
     }
-    tally
+    delta
 }
 
 /// Sets the stream id of a start without one if it cannot be distinguished from the live stream: with an id of its own it would
@@ -474,15 +474,15 @@ fn name_start(live: &Verdict, observation: &mut Observation) {
     else {
         return;
     };
-    let session = live
-        .session
+    let broadcast = live
+        .broadcast
         .as_ref()
         .filter(|_| live.stream.value == StreamStatus::Online);
-    let Some(session) = session else { return };
+    let Some(broadcast) = broadcast else { return };
     let is_named = stream_id.clone().and_then(named_stream).is_some();
     let start = started_at.and_then(Timestamp::known);
-    if !is_named && (start.is_none() || start == session.started_at) {
-        *stream_id = Some(session.stream_id.clone());
-        *started_at = session.started_at;
+    if !is_named && (start.is_none() || start == broadcast.started_at) {
+        *stream_id = Some(broadcast.stream_id.clone());
+        *started_at = broadcast.started_at;
     }
 }

@@ -33,7 +33,7 @@ use crate::core::time::Timestamp;
 use crate::core::transition::{Transition, transitions};
 use crate::lifecycle::Stop;
 use crate::store::StoreError;
-use crate::store::sqlite::confirmations::ConfirmedBlock;
+use crate::store::sqlite::confirmations::ConfirmedGroup;
 
 mod committer;
 mod events;
@@ -52,8 +52,8 @@ const MAX_INPUTS: usize = 512;
 const HEARTBEATS_PER_SECOND: usize = 1000;
 /// Number of documents without transitions in one commit: a change that arrives meanwhile waits for it.
 const DOCUMENTS_PER_COMMIT: usize = 100;
-/// How often (ms) what only confirms the documents is written where the documents of the file are not read: it limits how far a crash sets back the rules
-/// for missed polls.
+/// How often (ms) what only confirms the documents is written where the documents of the file are not read: it limits how far a
+/// crash sets back the rules for missed polls.
 pub(super) const CHECKPOINT: i64 = 5 * 60 * 1000;
 /// How long producers may take to finish after a stop.
 const FINISH: Duration = Duration::from_secs(5);
@@ -194,8 +194,8 @@ impl Writer {
         }
         self.committer.pending.retry_now();
         self.retry(now).await?;
-        let blocks = self.tracker.all_blocks();
-        self.confirm(blocks, now).await?;
+        let groups = self.tracker.all_groups();
+        self.confirm(groups, now).await?;
         let unwritten = self.tracker.writes.take_dirty(Destination::File);
         self.write_documents(&unwritten, now).await?;
         match self
@@ -287,7 +287,7 @@ impl Writer {
                 Some(stored)
             }
             Some(Err(reason)) => {
-                self.block(
+                self.protect(
                     source,
                     StoreError::Unusable {
                         document_id: source.to_string(),
@@ -306,8 +306,8 @@ impl Writer {
     }
 
     /// Keeps the stored document of a source from being replaced.
-    pub fn block(&mut self, source: &SourceKey, error: StoreError) {
-        if !self.tracker.block(source) {
+    pub fn protect(&mut self, source: &SourceKey, error: StoreError) {
+        if !self.tracker.protect(source) {
             return;
         }
         match &mut self.results {
@@ -352,7 +352,7 @@ impl Writer {
                 .extend(summaries.map(|summary| (summary.key.clone(), summary)));
         }
         for (source, error) in done.rejected {
-            self.block(&source, error);
+            self.protect(&source, error);
         }
         Ok(done.conflicts)
     }
@@ -384,7 +384,7 @@ impl Writer {
             let (period, limit) = (self.confirm_every, HEARTBEATS_PER_SECOND);
             let due = self.tracker.writes.due_documents(now, period, limit);
             self.write_documents(&due, now).await?;
-            let due = self.tracker.due_blocks(now, period);
+            let due = self.tracker.due_groups(now, period);
             self.confirm(due, now).await?;
         }
         self.send_heartbeats(now).await
@@ -419,7 +419,8 @@ impl Writer {
 
     /// Publishes as one event per source what was not admitted before.
     async fn publish_deferred(&mut self, now: Timestamp) -> Result<(), StateFileError> {
-        if self.committer.pending.deferred.is_empty() || self.committer.counts.blocked.load(Ordering::Relaxed)
+        if self.committer.pending.deferred.is_empty()
+            || self.committer.counts.commits_failing.load(Ordering::Relaxed)
         {
             return Ok(());
         }
@@ -438,7 +439,7 @@ impl Writer {
                 continue;
             };
             let before = SourceDocument::from_knowledge(source.clone(), self.committer.published(&source)?);
-            let published = EventBuilder {
+            let builder = EventBuilder {
                 before: &before,
                 after: &after,
                 by: "bitbrat.watch",
@@ -448,7 +449,7 @@ impl Writer {
             if !self.committer.state_file.has_sink() {
                 continue;
             }
-            let events = published.events(&transitions(&before.verdict, &after.verdict));
+            let events = builder.events(&transitions(&before.verdict, &after.verdict));
             commit.events.extend(events.into_iter().map(|event| NewEvent {
                 class: Class::Transition,
                 event,
@@ -478,9 +479,9 @@ impl Writer {
     }
 
     /// Reads stored documents again that could not be used.
-    fn read_blocked(&mut self, sources: &[SourceKey]) -> Result<(), StateFileError> {
+    fn read_protected(&mut self, sources: &[SourceKey]) -> Result<(), StateFileError> {
         for source in sources {
-            if self.tracker.writes.is_blocked(source) {
+            if self.tracker.writes.is_protected(source) {
                 self.rebase(source, Vec::new())?;
             }
         }
@@ -489,7 +490,7 @@ impl Writer {
 
     /// Writes the documents of sources without new changes.
     async fn write_documents(&mut self, sources: &[SourceKey], now: Timestamp) -> Result<(), StateFileError> {
-        self.read_blocked(sources)?;
+        self.read_protected(sources)?;
         for sources in sources.chunks(DOCUMENTS_PER_COMMIT) {
             let documents = sources
                 .iter()
@@ -504,11 +505,11 @@ impl Writer {
     }
 
     /// Writes what only confirms the documents; what another process has written is merged.
-    async fn confirm(&mut self, blocks: Vec<ConfirmedBlock>, now: Timestamp) -> Result<(), StateFileError> {
-        if blocks.is_empty() {
+    async fn confirm(&mut self, groups: Vec<ConfirmedGroup>, now: Timestamp) -> Result<(), StateFileError> {
+        if groups.is_empty() {
             return Ok(());
         }
-        let (conflicts, unwritten) = self.committer.confirm(blocks).await?;
+        let (conflicts, unwritten) = self.committer.confirm(groups).await?;
         self.tracker.writes.mark_unconfirmed(&unwritten);
         self.merge_conflicts(conflicts, now).await
     }
@@ -523,7 +524,7 @@ impl Writer {
         sources: &[SourceKey],
         now: Timestamp,
     ) -> Result<(), StateFileError> {
-        self.read_blocked(sources)?;
+        self.read_protected(sources)?;
         let mut commit = Commit::default();
         for source in sources {
             let Some(document) = self.tracker.document(source) else {

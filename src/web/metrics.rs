@@ -16,7 +16,7 @@ use crate::core::code::Code;
 use crate::core::observation::{AuthCheck, AuthResult};
 use crate::core::time::Timestamp;
 use crate::persist;
-use crate::watch::account_watch::AccountState;
+use crate::watch::account_reports::AccountState;
 use crate::watch::overview::Overview;
 
 /// The labels of a series, in the order in which they are written.

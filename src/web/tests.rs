@@ -16,7 +16,7 @@ use crate::store::Write;
 use crate::store::memory::MemoryStore;
 use crate::store::retention::Retention;
 use crate::view::envelope::UnusableKind;
-use crate::watch::account_watch::AccountState;
+use crate::watch::account_reports::AccountState;
 use crate::watch::listener_context::ListenerReport;
 use crate::watch::state_file::Depth;
 

@@ -87,7 +87,20 @@ const BRITISH: &[&str] = &[
 ];
 
 /// Correct spellings with such a prefix, and names of other projects.
-const SPELLED_BY_OTHERS: &[&str] = &["cancellation", "cancelled", "optimistic", "optimism", "organism"];
+const SPELLED_BY_OTHERS: &[&str] = &[
+    "cancellation",
+    "cancellationtoken",
+    "cancelled",
+    "optimistic",
+    "optimism",
+    "organism",
+];
+
+/// Whether a part of a word in lower case is in British spelling; an identifier has several.
+fn is_british(word: &str) -> bool {
+    word.split('_')
+        .any(|part| !SPELLED_BY_OTHERS.contains(&part) && BRITISH.iter().any(|start| part.starts_with(start)))
+}
 
 /// Returns the violations in a text.
 fn violations(text: &str) -> Vec<String> {
@@ -105,8 +118,7 @@ fn violations(text: &str) -> Vec<String> {
                 found.push(format!("`{word}` ({instead})"));
             }
         }
-        let is_british = BRITISH.iter().any(|start| word.starts_with(start));
-        if is_british && !SPELLED_BY_OTHERS.contains(&word.as_str()) {
+        if is_british(word) {
             found.push(format!("`{word}` (American spelling)"));
         }
     }
@@ -393,6 +405,34 @@ fn messages_are_in_plain_language() {
 }
 
 #[test]
+fn identifiers_and_comments_are_in_american_spelling() {
+    let mut findings = Vec::new();
+    let mut seen = 0;
+    for path in ["src", "tests"]
+        .iter()
+        .flat_map(|dir| super::below(&root().join(dir)))
+    {
+        if !super::is_of_kind(&path, "rs") {
+            continue;
+        }
+        let place = path.strip_prefix(root()).unwrap().display().to_string();
+        for (number, line) in std::fs::read_to_string(&path).unwrap().lines().enumerate() {
+            // Literals are between quotes; those that users read are checked as messages.
+            let outside = line.split('"').step_by(2);
+            let words = outside.flat_map(|part| part.split(|c: char| !c.is_alphanumeric() && c != '_'));
+            for word in words.filter(|word| !word.is_empty()) {
+                seen += 1;
+                if is_british(&word.to_lowercase()) {
+                    findings.push(format!("{place}:{}: `{word}`", number + 1));
+                }
+            }
+        }
+    }
+    assert!(seen > 100_000, "only {seen} words");
+    assert!(findings.is_empty(), "{}", findings.join("\n"));
+}
+
+#[test]
 fn forbidden_words_are_found_whatever_is_around_them() {
     for (text, expected) in [
         ("What is told on the bus", 1),
@@ -400,6 +440,7 @@ fn forbidden_words_are_found_whatever_is_around_them() {
         ("its id is looked up once", 0),
         ("4 need you", 1),
         ("the Authorisation's colour", 2),
+        ("colours_of_a_row", 1),
         ("a bookkeeper, a hearth, planets, the outlook", 0),
         ("the error is unknown; an answer is expected", 0),
         ("canceled by an optimistic lock", 0),

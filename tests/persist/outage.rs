@@ -121,7 +121,7 @@ async fn persist(role: &Role, tasks: &Tasks) {
         chance: Chance::random(),
         counts: Arc::new(Counts::default()),
         coalesce: true,
-        listener: None,
+        on_update: None,
     };
     tasks.spawn("persister", |stop| consumer.run(stop));
 }

@@ -100,7 +100,7 @@ impl Persisters {
                 chance: Chance::seeded(number as u64),
                 counts: counts.clone(),
                 coalesce: true,
-                listener: None,
+                on_update: None,
             };
             tasks.spawn(format!("persister-{number}"), |stop| consumer.run(stop));
             all.push(counts);

@@ -128,7 +128,7 @@ impl Persisters {
                 chance: Chance::seeded(number),
                 counts: Arc::new(Counts::default()),
                 coalesce: true,
-                listener: None,
+                on_update: None,
             };
             tasks.spawn(format!("persister-{number}"), |stop| consumer.run(stop));
         }

@@ -117,7 +117,12 @@ async fn one_of_eight() {
         ),
     };
     let chance = Chance::seeded(process as u64);
-    let persister = Persister::new(store, Arc::new(SystemClock), WritePolicy::LOCAL, chance);
+    let persister = Persister::new(
+        store,
+        Arc::new(SystemClock),
+        WritePolicy::every(std::time::Duration::from_secs(30)),
+        chance,
+    );
     for portion in share(process).chunks(PORTION) {
         persister.observe(portion).await;
     }

@@ -37,14 +37,14 @@ pub async fn in_every_way<W: World>(scenario: Scenario) {
     let end = scenario.observations.iter().map(|seen| seen.at).max().unwrap();
     let world = W::with(Retention::default()).await;
     let store = world.open().await;
-    let mut retold: Vec<_> = scenario
+    let mut republished: Vec<_> = scenario
         .observations
         .iter()
         .chain(&scenario.observations)
         .cloned()
         .collect();
-    fastrand::Rng::with_seed(11).shuffle(&mut retold);
-    publish_late(&store, &retold, end).await;
+    fastrand::Rng::with_seed(11).shuffle(&mut republished);
+    publish_late(&store, &republished, end).await;
     assert_eq!(
         world.raw(&document_id).await.unwrap(),
         expected,
@@ -77,7 +77,7 @@ pub async fn describe(store: &Arc<dyn SourceStore>, observations: &[Observation]
     let persister = Persister::new(
         store.clone(),
         clock.clone(),
-        WritePolicy::LOCAL,
+        WritePolicy::every(std::time::Duration::from_secs(30)),
         Chance::seeded(5),
     );
     for observation in observations {
@@ -91,7 +91,12 @@ pub async fn describe(store: &Arc<dyn SourceStore>, observations: &[Observation]
 /// The same at one later time, in any order.
 async fn publish_late(store: &Arc<dyn SourceStore>, observations: &[Observation], now: Timestamp) {
     let clock = ManualClock::at(now);
-    let persister = Persister::new(store.clone(), clock, WritePolicy::LOCAL, Chance::seeded(5));
+    let persister = Persister::new(
+        store.clone(),
+        clock,
+        WritePolicy::every(std::time::Duration::from_secs(30)),
+        Chance::seeded(5),
+    );
     for observation in observations {
         persister.observe(std::slice::from_ref(observation)).await;
         persister.tick().await;

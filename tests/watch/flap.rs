@@ -44,7 +44,7 @@ async fn states(world: &World, source: &SourceKey) -> Vec<String> {
     transitions.into_iter().filter_map(|change| change.to).collect()
 }
 
-async fn all_told(world: &World, sources: &[SourceKey], expected: &[&str]) {
+async fn assert_published(world: &World, sources: &[SourceKey], expected: &[&str]) {
     for source in [&sources[0], &sources[1], &sources[100]] {
         assert_eq!(states(world, source).await, expected, "{source}");
     }
@@ -62,7 +62,7 @@ async fn failing_streams_endpoint_does_not_make_connection_flap() {
         let number = faults.add(fault.on("/helix/streams"));
         two_minutes(&world).await;
         faults.remove(number);
-        all_told(&world, &sources, &["CONNECTED"]).await;
+        assert_published(&world, &sources, &["CONNECTED"]).await;
     }
     // A missing response is not hidden: the stream's evidence has become old, and the last error contains the reason. With the
     // stop everything is stored.
@@ -86,7 +86,7 @@ async fn failing_users_endpoint_does_not_make_connection_flap() {
         .add(Fault::status(500).on("/helix/users"));
     two_minutes(&world).await;
     two_minutes(&world).await;
-    all_told(&world, &sources, &["CONNECTED"]).await;
+    assert_published(&world, &sources, &["CONNECTED"]).await;
     assert_eq!(
         world.document(&sources[1]).await.verdict.status.value,
         Status::Connected
@@ -100,11 +100,11 @@ async fn total_api_failure_is_one_transition_until_first_answer() {
     faults.add(Fault::status(503).on("/helix/users"));
     let streams = faults.add(Fault::status(503).on("/helix/streams"));
     two_minutes(&world).await;
-    all_told(&world, &sources, &["CONNECTED", "DISCONNECTED"]).await;
+    assert_published(&world, &sources, &["CONNECTED", "DISCONNECTED"]).await;
     faults.remove(streams);
     two_minutes(&world).await;
-    all_told(&world, &sources, &["CONNECTED", "DISCONNECTED", "CONNECTED"]).await;
+    assert_published(&world, &sources, &["CONNECTED", "DISCONNECTED", "CONNECTED"]).await;
     faults.clear();
     two_minutes(&world).await;
-    all_told(&world, &sources, &["CONNECTED", "DISCONNECTED", "CONNECTED"]).await;
+    assert_published(&world, &sources, &["CONNECTED", "DISCONNECTED", "CONNECTED"]).await;
 }

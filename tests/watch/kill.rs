@@ -223,7 +223,7 @@ fn check(events: &[Event], platform: &Platform) {
             StreamStatus::Offline
         };
         assert_eq!(verdict.stream.value, expected, "{source}");
-        let session = verdict.session.as_ref().map(|session| &session.stream_id);
+        let session = verdict.broadcast.as_ref().map(|session| &session.stream_id);
         assert_eq!(session, streams.last(), "{source}");
     }
 }

@@ -313,7 +313,7 @@ async fn viewers_are_known_within_one_poll_after_an_outage() {
         let _ = tokio::time::timeout(std::time::Duration::from_secs(20), counted).await;
         for (id, stream) in [(1, "1"), (2, "22"), (3, "3")] {
             let verdict = world.document(&key(id)).await.verdict;
-            let session = verdict.session.map(|session| session.stream_id);
+            let session = verdict.broadcast.map(|session| session.stream_id);
             assert_eq!(
                 (verdict.stream.value, session.as_deref(), verdict.viewer_count),
                 (Online, Some(stream), Some(COUNTED)),

@@ -245,7 +245,10 @@ impl Week {
                     verdict.stream, verdict.status
                 ));
             }
-            let session = verdict.session.as_ref().map(|session| session.stream_id.clone());
+            let session = verdict
+                .broadcast
+                .as_ref()
+                .map(|session| session.stream_id.clone());
             if live.is_some() && session != live {
                 problems.push(format!("{source}: stream {session:?}, truth {live:?}"));
             }

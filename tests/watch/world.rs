@@ -430,7 +430,7 @@ impl Life {
             documents: None,
             state_dir: self.state,
             instance: Some("moved".to_owned()),
-            outbox: 100_000,
+            outbox_capacity: 100_000,
             sources: self.sources.into_iter().map(Into::into).collect(),
             stored: Vec::new(),
             platforms: vec![Arc::new(platform) as Arc<dyn Platform>],

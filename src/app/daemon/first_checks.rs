@@ -59,7 +59,7 @@ pub(super) fn follow(engine: &Engine, tasks: &Tasks, jitter: Duration) {
         ..Missing::default()
     });
     let observed = Arc::clone(&checks);
-    engine.show(Arc::new(move |observation| observed.observe(observation)));
+    engine.add_observer(Arc::new(move |observation| observed.observe(observation)));
     let view = engine.view();
     tasks.spawn_finite("first-checks", |stop| async move {
         checks.report(count, &view, jitter, &stop).await;

@@ -31,7 +31,7 @@ pub(super) fn start(
         chance: app.chance.clone(),
         counts: Arc::clone(&counts),
         coalesce: true,
-        listener: Some(Arc::new(move |source, knowledge| {
+        on_update: Some(Arc::new(move |source, knowledge| {
             updating.update(source, knowledge);
         })),
     };

@@ -49,7 +49,7 @@ pub(super) async fn start(app: &App, engine: &mut Engine) -> Result<Router, Fail
         hook.restore(&source, totals);
     }
     let updating = Arc::clone(&hook);
-    engine.show(Arc::new(move |observation| updating.update(observation)));
+    engine.add_observer(Arc::new(move |observation| updating.update(observation)));
     let standing = Arc::new(Standing::default());
     let task = Receiver {
         kick,

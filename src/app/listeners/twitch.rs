@@ -47,7 +47,7 @@ pub(super) async fn listen(app: &App, engine: &mut Engine) -> Result<(), Failure
     };
     let (listener, handle) = adapter(app).await?.listener(options);
     let (compared, retried) = (handle.clone(), handle.clone());
-    engine.show(Arc::new(move |observation| compared.polled(observation)));
+    engine.add_observer(Arc::new(move |observation| compared.polled(observation)));
     engine.listen(ListenerTask {
         name: NAME.to_owned(),
         run: Box::new(move |context, stop| Box::pin(run(listener, retried, channels, context, stop))),
@@ -95,7 +95,7 @@ async fn run(
     );
     let stopped = Box::pin(async move { stop.requested().await });
     let listening = Box::new(listener).listen(stopped, sink);
-    let handing_on = async {
+    let forwarding = async {
         loop {
             tokio::select! {
                 event = receive.recv() => match event {
@@ -115,7 +115,7 @@ async fn run(
             }
         }
     };
-    tokio::join!(listening, handing_on);
+    tokio::join!(listening, forwarding);
 }
 
 fn report(status: &Status) -> ListenerReport {
@@ -127,8 +127,8 @@ fn report(status: &Status) -> ListenerReport {
 }
 
 fn monitored(monitored: &MonitoredSources) -> Vec<Channel> {
-    let roll = monitored.all();
-    let twitch = roll.get(&PlatformName::Twitch).into_iter().flatten();
+    let by_platform = monitored.all();
+    let twitch = by_platform.get(&PlatformName::Twitch).into_iter().flatten();
     twitch.map(channel).collect()
 }
 

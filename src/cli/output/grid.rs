@@ -507,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_change_nothing_but_colours() {
+    fn colors_change_nothing_but_colors() {
         for width in [None, Some(46), Some(36), Some(20)] {
             let painted = drawn(width, true);
             let mut plain = String::new();

@@ -150,7 +150,7 @@ mod tests {
     use super::*;
     use crate::core::source::PlatformName;
     use crate::core::source::SourceKey;
-    use crate::platforms::twitch::eventsub::planner::{Account, Known, plan};
+    use crate::platforms::twitch::eventsub::planner::{Account, PlannerInput, plan};
     use crate::view::listening::Way;
 
     #[test]
@@ -166,9 +166,9 @@ mod tests {
             user_id: "900100".to_owned(),
             scopes: std::collections::BTreeSet::new(),
         };
-        let known = Known {
+        let known = PlannerInput {
             bot: Some(bot),
-            ..Known::default()
+            ..PlannerInput::default()
         };
         let report = PlanReport {
             as_of: Timestamp::EPOCH,

@@ -235,14 +235,14 @@ impl EventBuilder<'_> {
         let online = kind == EventKind::StreamOnline;
         let login = profile(document, "login");
         let name = document.display_name().map(str::to_owned);
-        let session = document.verdict.session.as_ref();
-        let started = session
-            .and_then(|session| session.started_at)
+        let broadcast = document.verdict.broadcast.as_ref();
+        let started = broadcast
+            .and_then(|broadcast| broadcast.started_at)
             .map(|at| at.to_string());
         // Without a stream before it there is no end: an empty list does not show when the last stream ended.
         let was_live = self.before.verdict.stream.value == StreamStatus::Online;
-        let ended = session
-            .and_then(|session| session.ended_at)
+        let ended = broadcast
+            .and_then(|broadcast| broadcast.ended_at)
             .or(was_live.then_some(at));
         let initial = change.initial;
         let live_only = |value: Option<String>| value.filter(|_| online);

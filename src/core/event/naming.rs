@@ -73,7 +73,7 @@ fn gap_before_episode(document: &SourceDocument, id: &str) -> Option<Timestamp> 
     let within = |gap: &Timestamp| last_live.started_at.is_none_or(|began| *gap > began);
     // Polls that miss a stream right after its pushed start do not count as an end.
     let unsubscribed = stream.pushed.map(|start| {
-        let patience = document.key.platform().rules().patience.after_start;
+        let patience = document.key.platform().rules().poll_tolerance.after_start;
         start.at..=start.at.plus_millis(patience)
     });
     let misses = evidence

@@ -187,6 +187,28 @@ fn a_status_event_is_exactly_what_the_platform_documents() {
     );
 }
 
+/// A stream event as the platform documents it.
+fn documented(
+    kind: &str,
+    id: &str,
+    [created_at, received_at]: [&str; 2],
+    metadata: &Value,
+    payload: &Value,
+) -> Value {
+    json!({
+        "v": "2", "type": format!("system.{kind}"), "correlationId": "an id",
+        "ingress": {"ingressAt": received_at, "source": "ingress.twitch.eventsub", "connector": "twitch", "channel": "#streamer"},
+        "identity": {"external": {"id": "777001", "platform": "twitch", "displayName": "Streamer", "metadata": {"login": "streamer"}}},
+        "egress": {"destination": "", "connector": "twitch", "channel": "#streamer"},
+        "externalEvent": {
+            "id": id, "source": "twitch.eventsub", "kind": kind, "version": "1",
+            "createdAt": created_at, "metadata": metadata
+        },
+        "payload": payload,
+        "routing": {"stage": "meta", "slip": [], "history": []}
+    })
+}
+
 #[test]
 fn stream_events_are_exactly_what_the_platform_documents() {
     let mut story = Story::of("twitch.eventsub");
@@ -208,24 +230,21 @@ fn stream_events_are_exactly_what_the_platform_documents() {
     let online = one(story.observes_late("2026-11-20T10:00:00.000Z", "2026-11-20T10:00:02.100Z", push(true)));
     assert_eq!(
         as_others_see_it(&online),
-        json!({
-            "v": "2", "type": "system.stream.online", "correlationId": "an id",
-            "ingress": {"ingressAt": "2026-11-20T10:00:02.100Z", "source": "ingress.twitch.eventsub", "connector": "twitch", "channel": "#streamer"},
-            "identity": {"external": {"id": "777001", "platform": "twitch", "displayName": "Streamer", "metadata": {"login": "streamer"}}},
-            "egress": {"destination": "", "connector": "twitch", "channel": "#streamer"},
-            "externalEvent": {
-                "id": "40999888777", "source": "twitch.eventsub", "kind": "stream.online", "version": "1",
-                "createdAt": "2026-11-20T10:00:00.000Z",
-                "metadata": {"broadcasterId": "777001", "broadcasterLogin": "streamer", "broadcasterDisplayName": "Streamer", "startedAt": "2026-11-20T10:00:00.000Z"}
-            },
-            "payload": {
+        documented(
+            "stream.online",
+            "40999888777",
+            ["2026-11-20T10:00:00.000Z", "2026-11-20T10:00:02.100Z"],
+            &json!({
+                "broadcasterId": "777001", "broadcasterLogin": "streamer", "broadcasterDisplayName": "Streamer",
+                "startedAt": "2026-11-20T10:00:00.000Z"
+            }),
+            &json!({
                 "platform": "twitch", "id": "777001", "broadcasterId": "777001",
                 "broadcasterLogin": "streamer", "broadcasterDisplayName": "Streamer",
                 "streamId": "40999888777", "type": "live", "title": "Chess night", "gameName": "Chess",
                 "startedAt": "2026-11-20T10:00:00.000Z", "endedAt": null, "viewer_count": 12
-            },
-            "routing": {"stage": "meta", "slip": [], "history": []}
-        })
+            })
+        )
     );
     assert_eq!(online.attributes["channel"], "#streamer");
 
@@ -236,23 +255,17 @@ fn stream_events_are_exactly_what_the_platform_documents() {
     ));
     assert_eq!(
         as_others_see_it(&offline),
-        json!({
-            "v": "2", "type": "system.stream.offline", "correlationId": "an id",
-            "ingress": {"ingressAt": "2026-11-20T12:30:01.400Z", "source": "ingress.twitch.eventsub", "connector": "twitch", "channel": "#streamer"},
-            "identity": {"external": {"id": "777001", "platform": "twitch", "displayName": "Streamer", "metadata": {"login": "streamer"}}},
-            "egress": {"destination": "", "connector": "twitch", "channel": "#streamer"},
-            "externalEvent": {
-                "id": "offline-40999888777", "source": "twitch.eventsub", "kind": "stream.offline", "version": "1",
-                "createdAt": "2026-11-20T12:30:00.000Z",
-                "metadata": {"broadcasterId": "777001", "broadcasterLogin": "streamer", "broadcasterDisplayName": "Streamer"}
-            },
-            "payload": {
+        documented(
+            "stream.offline",
+            "offline-40999888777",
+            ["2026-11-20T12:30:00.000Z", "2026-11-20T12:30:01.400Z"],
+            &json!({"broadcasterId": "777001", "broadcasterLogin": "streamer", "broadcasterDisplayName": "Streamer"}),
+            &json!({
                 "platform": "twitch", "id": "777001", "broadcasterId": "777001", "streamId": "40999888777",
                 "type": null, "title": null, "gameName": null, "startedAt": null,
                 "endedAt": "2026-11-20T12:30:00.000Z", "viewer_count": 0
-            },
-            "routing": {"stage": "meta", "slip": [], "history": []}
-        })
+            })
+        )
     );
 }
 
@@ -393,7 +406,7 @@ fn connector_stream_event_is_parsed_despite_mixed_up_ids() {
     assert_eq!(document.key, key());
     assert_eq!(document.verdict.stream.value, StreamStatus::Online);
     assert_eq!(
-        document.verdict.session.as_ref().unwrap().stream_id,
+        document.verdict.broadcast.as_ref().unwrap().stream_id,
         "40999888777"
     );
     assert_eq!(document.record().metadata["title"], "Chess night");

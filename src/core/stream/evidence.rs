@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Patience;
+use super::PollTolerance;
 use crate::core::join::{Greatest, Join};
 use crate::core::time::Timestamp;
 
@@ -127,11 +127,11 @@ impl StreamRecord {
     ///
     /// Where ids are starts, a start may also be unknown because it lies in the future. Such an id is the platform's own, and
     /// so is the id of an end whose start was lost: polls list that stream by that id or not at all.
-    pub(super) fn is_provisional(&self, id: &str, patience: Patience) -> bool {
+    pub(super) fn is_provisional(&self, id: &str, tolerance: PollTolerance) -> bool {
         let (Some(pushed), None, Ok(named)) = (self.pushed, self.seen, id.parse::<Timestamp>()) else {
             return false;
         };
-        !patience.named_by_start || (pushed.started_at.is_none() && named <= pushed.at)
+        !tolerance.named_by_start || (pushed.started_at.is_none() && named <= pushed.at)
     }
 
     fn forget_until(&mut self, floor: Timestamp) {
@@ -239,9 +239,9 @@ impl StreamEvidence {
     /// Streams in the current polls are current, whatever their start: a platform's clock may be off, so starts only break
     /// ties (two rows for one channel in one response). But polls are cached: for a while after a pushed start they may list
     /// the previous stream.
-    pub(super) fn current(&self, patience: Patience) -> Option<(&str, &StreamRecord)> {
+    pub(super) fn current(&self, tolerance: PollTolerance) -> Option<(&str, &StreamRecord)> {
         let (id, listed) = self.streams.iter().max_by_key(|(id, stream)| {
-            let live_at = self.live_at(id, stream, patience);
+            let live_at = self.live_at(id, stream, tolerance);
             (
                 live_at,
                 // One second may contain the end of a stream and the start of the next one.
@@ -260,11 +260,11 @@ impl StreamEvidence {
                 (stream.pushed_at(), live, stream.began(), *id)
             });
         if let Some((pushed_id, pushed)) = pushed {
-            let listed_at = self.live_at(id, listed, patience);
+            let listed_at = self.live_at(id, listed, tolerance);
             let answers_from_before = listed_at
                 <= pushed
                     .pushed_at()
-                    .map(|start| start.plus_millis(patience.after_start))
+                    .map(|start| start.plus_millis(tolerance.after_start))
                 && listed.began() < pushed.began();
             let ended = self.end_of(pushed).is_some_and(|end| Some(end) <= listed_at);
             if answers_from_before && !ended {
@@ -278,8 +278,8 @@ impl StreamEvidence {
     /// those ids; `None` if there is nothing to complete, which is the usual case.
     ///
     /// A start without an id belongs to the stream that polls list next, if that stream began when the start was reported.
-    pub(super) fn completed(&self, patience: Patience) -> Option<(Self, BTreeMap<String, String>)> {
-        let is_provisional = |(id, stream): &(&String, &StreamRecord)| stream.is_provisional(id, patience);
+    pub(super) fn completed(&self, tolerance: PollTolerance) -> Option<(Self, BTreeMap<String, String>)> {
+        let is_provisional = |(id, stream): &(&String, &StreamRecord)| stream.is_provisional(id, tolerance);
         if !self.streams.iter().any(|entry| is_provisional(&entry)) {
             return None;
         }
@@ -294,7 +294,7 @@ impl StreamEvidence {
                 let starts_then = stream.started_at().is_none_or(|start| window.contains(&start));
                 // A stream that ended before is another one.
                 let then = stream.newest() >= Some(began) && stream.end().is_none_or(|end| end >= began);
-                starts_then && then && !self.begins_after_end_of(provisional, stream, patience)
+                starts_then && then && !self.begins_after_end_of(provisional, stream, tolerance)
             };
             let named = self.streams.iter().filter(|entry| !is_provisional(entry));
             let found = named.filter(is_it).min_by_key(|(id, stream)| {
@@ -321,20 +321,25 @@ impl StreamEvidence {
         &self,
         provisional: &StreamRecord,
         stream: &StreamRecord,
-        patience: Patience,
+        tolerance: PollTolerance,
     ) -> bool {
         self.end_of(provisional).is_some_and(|end| {
             stream.started_at() > Some(end)
                 || stream.pushed_at() >= Some(end)
-                || stream.seen_at() > Some(end.plus_millis(patience.cached))
+                || stream.seen_at() > Some(end.plus_millis(tolerance.cached))
         })
     }
 
     /// Whether polls that listed `stream` at `seen` count although it may have ended: not while they may be cached from
     /// before the end, unless a start was pushed since.
-    pub(super) fn sighting_counts(&self, stream: &StreamRecord, seen: Timestamp, patience: Patience) -> bool {
+    pub(super) fn sighting_counts(
+        &self,
+        stream: &StreamRecord,
+        seen: Timestamp,
+        tolerance: PollTolerance,
+    ) -> bool {
         self.end_of(stream).is_none_or(|end| {
-            seen <= end || seen > end.plus_millis(patience.after_end) || stream.pushed_at() > Some(end)
+            seen <= end || seen > end.plus_millis(tolerance.after_end) || stream.pushed_at() > Some(end)
         })
     }
 
@@ -342,11 +347,11 @@ impl StreamEvidence {
     ///
     /// An end alone proves nothing about other streams: it may be a late end of a stream that was never seen. Only where ids
     /// are starts does it show that the stream began after the others.
-    fn live_at(&self, id: &str, stream: &StreamRecord, patience: Patience) -> Option<Timestamp> {
+    fn live_at(&self, id: &str, stream: &StreamRecord, tolerance: PollTolerance) -> Option<Timestamp> {
         let end = self.end_of(stream);
-        let counts = |seen: &Timestamp| self.sighting_counts(stream, *seen, patience);
+        let counts = |seen: &Timestamp| self.sighting_counts(stream, *seen, tolerance);
         let began_last = || {
-            let began = id.parse::<Timestamp>().ok().filter(|_| patience.named_by_start);
+            let began = id.parse::<Timestamp>().ok().filter(|_| tolerance.named_by_start);
             // A start after its own end is no date.
             let began = began.filter(|began| Some(*began) <= end);
             let mut others = self.streams.iter().filter(|(other, _)| *other != id);

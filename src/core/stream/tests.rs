@@ -33,7 +33,7 @@ fn twitch(story: impl IntoIterator<Item = StreamEvidence>) -> StreamVerdict {
 fn weigh(platform: PlatformName, story: impl IntoIterator<Item = StreamEvidence>) -> StreamVerdict {
     let mut all = StreamEvidence::default();
     story.into_iter().for_each(|piece| all.join(piece));
-    all.verdict(platform.rules().patience)
+    all.verdict(platform.rules().poll_tolerance)
 }
 
 #[track_caller]
@@ -108,7 +108,7 @@ fn single_miss_ends_stream_without_recent_evidence() {
 fn polls_alone_end_a_stream_once_they_missed_it_for_a_minute() {
     let verdict = twitch([seen(0, "1", -300), absent(60), absent(120)]);
     assert_verdict(&verdict, StreamStatus::Offline, "stream.missing-from-polls");
-    assert_eq!(verdict.session.unwrap().ended_at, Some(at(60)));
+    assert_eq!(verdict.broadcast.unwrap().ended_at, Some(at(60)));
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn a_new_stream_after_a_pushed_end_counts_at_once() {
     let story = [started(0, "1"), ended(600, "1"), seen(610, "2", 605)];
     let verdict = twitch(story);
     assert_verdict(&verdict, StreamStatus::Online, "stream.seen-in-poll");
-    assert_eq!(verdict.session.unwrap().stream_id, "2");
+    assert_eq!(verdict.broadcast.unwrap().stream_id, "2");
 }
 
 #[test]
@@ -225,15 +225,15 @@ fn a_drop_of_forty_seconds_is_one_session_with_one_interruption() {
     ];
     let verdict = twitch(story);
     assert_verdict(&verdict, StreamStatus::Online, "stream.pushed-start");
-    let session = verdict.session.unwrap();
+    let broadcast = verdict.broadcast.unwrap();
     assert_eq!(
-        (session.stream_id.as_str(), session.interruptions),
+        (broadcast.stream_id.as_str(), broadcast.interruptions),
         ("1", Some(1))
     );
 }
 
 fn interruptions(story: impl IntoIterator<Item = StreamEvidence>) -> Option<usize> {
-    twitch(story).session.unwrap().interruptions
+    twitch(story).broadcast.unwrap().interruptions
 }
 
 #[test]
@@ -263,9 +263,9 @@ fn ended_session_keeps_its_interruption_count() {
             1,
         ),
     ] {
-        let session = twitch(story.clone()).session.unwrap();
-        assert!(session.ended_at.is_some(), "{story:?}");
-        assert_eq!(session.interruptions, Some(wanted), "{story:?}");
+        let broadcast = twitch(story.clone()).broadcast.unwrap();
+        assert!(broadcast.ended_at.is_some(), "{story:?}");
+        assert_eq!(broadcast.interruptions, Some(wanted), "{story:?}");
     }
 }
 
@@ -326,7 +326,7 @@ fn ended_stream_stays_ended_at_any_poll_interval() {
         let mut offline = false;
         for n in 1..400 {
             all.join(absent(n * pace));
-            let now = all.verdict(PlatformName::Kick.rules().patience).status == StreamStatus::Offline;
+            let now = all.verdict(PlatformName::Kick.rules().poll_tolerance).status == StreamStatus::Offline;
             assert!(now || !offline, "came back at miss {n} with a pace of {pace} s");
             offline = now;
         }
@@ -347,7 +347,7 @@ fn a_stream_that_polls_list_now_is_current_whatever_its_start() {
                     let story = before.iter().cloned().chain(start).chain(polls);
                     let verdict = weigh(platform, story);
                     assert_eq!(verdict.status, StreamStatus::Online, "{verdict:?}");
-                    assert_eq!(verdict.session.unwrap().stream_id, "2");
+                    assert_eq!(verdict.broadcast.unwrap().stream_id, "2");
                 }
             }
         }
@@ -359,7 +359,7 @@ fn newer_stream_wins_among_two_rows_of_one_answer() {
     for order in [[0, 1], [1, 0]] {
         let rows = [seen(60, "1", 0), seen(60, "2", 50)];
         let verdict = twitch(order.map(|row| rows[row].clone()));
-        assert_eq!(verdict.session.unwrap().stream_id, "2");
+        assert_eq!(verdict.broadcast.unwrap().stream_id, "2");
     }
 }
 
@@ -368,10 +368,10 @@ fn cached_poll_after_pushed_start_keeps_the_new_stream() {
     // The end of the first was lost, and polls are still cached from before the second.
     let story = [seen(0, "1", -300), started(600, "2"), seen(630, "1", -300)];
     let verdict = twitch(story.clone());
-    assert_eq!(verdict.session.unwrap().stream_id, "2");
+    assert_eq!(verdict.broadcast.unwrap().stream_id, "2");
     // No cache is that old: this stream is live now.
     let verdict = twitch(story.into_iter().chain([seen(960, "1", -300)]));
-    assert_eq!(verdict.session.unwrap().stream_id, "1");
+    assert_eq!(verdict.broadcast.unwrap().stream_id, "1");
 }
 
 #[test]
@@ -399,9 +399,9 @@ fn stream_seen_after_resolved_end_without_id_is_online() {
     let id = all.live_before(at(600)).map(str::to_owned);
     all.join(StreamEvidence::end(at(600), id.as_deref()));
     all.join(seen(660, "2", -20));
-    let verdict = all.verdict(PlatformName::Twitch.rules().patience);
+    let verdict = all.verdict(PlatformName::Twitch.rules().poll_tolerance);
     assert_eq!(verdict.status, StreamStatus::Online);
-    assert_eq!(verdict.session.unwrap().stream_id, "2");
+    assert_eq!(verdict.broadcast.unwrap().stream_id, "2");
 }
 
 #[test]
@@ -452,7 +452,7 @@ fn start_without_id_is_completed_by_the_next_poll() {
         (PlatformName::Kick, at(-20).to_string()),
     ] {
         let wanted = started_without_id(0);
-        let provisional = weigh(platform, [wanted.clone()]).session.unwrap();
+        let provisional = weigh(platform, [wanted.clone()]).broadcast.unwrap();
         assert_eq!(
             provisional.provisional.as_ref(),
             Some(&provisional.stream_id),
@@ -460,13 +460,13 @@ fn start_without_id_is_completed_by_the_next_poll() {
         );
         let completed = weigh(platform, [wanted.clone(), seen(30, &id, -20)]);
         assert_eq!(completed.status, StreamStatus::Online);
-        let session = completed.session.unwrap();
+        let broadcast = completed.broadcast.unwrap();
         assert_eq!(
-            (&session.stream_id, session.started_at),
+            (&broadcast.stream_id, broadcast.started_at),
             (&id, Some(at(-20))),
             "{platform}"
         );
-        assert!(session.continues(&provisional) && !provisional.continues(&session));
+        assert!(broadcast.continues(&provisional) && !provisional.continues(&broadcast));
         // The push still outranks polls that miss the stream, where it does so at all.
         let missed = weigh(
             platform,
@@ -486,17 +486,17 @@ fn start_without_id_is_completed_by_the_next_poll() {
 #[test]
 fn start_without_id_is_not_completed_by_another_stream() {
     let before = [seen(-900, "1", -3_600), ended(-600, "1"), started_without_id(0)];
-    let session = twitch(before.clone()).session.unwrap();
-    assert_eq!(session.provisional, Some(at(0).to_string()));
+    let broadcast = twitch(before.clone()).broadcast.unwrap();
+    assert_eq!(broadcast.provisional, Some(at(0).to_string()));
     let cached = twitch(before.into_iter().chain([seen(20, "1", -3_600)]));
     assert_eq!(
-        cached.session.unwrap().stream_id,
+        cached.broadcast.unwrap().stream_id,
         at(0).to_string(),
         "polls still list the one before"
     );
     let later = twitch([started_without_id(0), seen(7_200, "2", 7_000)]);
-    let session = later.session.unwrap();
-    assert_eq!((session.stream_id.as_str(), session.provisional), ("2", None));
+    let broadcast = later.broadcast.unwrap();
+    assert_eq!((broadcast.stream_id.as_str(), broadcast.provisional), ("2", None));
 }
 
 #[test]
@@ -523,7 +523,7 @@ fn ended_start_without_id_hides_no_later_stream() {
         ] {
             let verdict = verdict(later);
             assert_eq!(verdict.status, StreamStatus::Online, "{platform}: {verdict:?}");
-            assert_eq!(verdict.session.unwrap().stream_id, "2");
+            assert_eq!(verdict.broadcast.unwrap().stream_id, "2");
         }
         // It cannot be distinguished from the one that ended.
         let same = verdict(seen(35, "2", -9));
@@ -540,7 +540,7 @@ fn end_whose_start_was_lost_ends_no_later_stream() {
             let listed = [lost.clone(), seen(10, &id, began)];
             let verdict = weigh(PlatformName::Kick, listed);
             assert_verdict(&verdict, StreamStatus::Online, "stream.seen-in-poll");
-            assert_eq!(verdict.session.unwrap().stream_id, id);
+            assert_eq!(verdict.broadcast.unwrap().stream_id, id);
         }
     }
 }

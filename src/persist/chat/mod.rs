@@ -15,7 +15,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use crate::blocking::blocking;
-use crate::bus::reopening::Follow;
+use crate::bus::reopening::ReopeningSubscription;
 use crate::bus::{Delivery, EventBus, Filter, Start, Subscription};
 use crate::clock::{Chance, Clock};
 use crate::core::event::chat::{self, ChatEvent, Place};
@@ -94,7 +94,8 @@ impl ChatCounter {
                 return;
             }
         }
-        let open = |side| Follow::new(self.bus.clone(), subscription(side), self.chance.clone());
+        let open =
+            |side| ReopeningSubscription::new(self.bus.clone(), subscription(side), self.chance.clone());
         let (mut ingress, mut egress) = (open(Side::Ingress), open(Side::Egress));
         let mut handed_on = BTreeMap::new();
         let mut next = tokio::time::interval(HAND_ON);

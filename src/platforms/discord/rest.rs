@@ -23,7 +23,7 @@ use crate::http::{Http, HttpOptions, Retries, Skew};
 use crate::platforms::RateLimit;
 use crate::platforms::kit::answer::{error_despite, reported_error};
 use crate::platforms::kit::meter::Meter;
-use crate::platforms::kit::smoothed::Smoothed;
+use crate::platforms::kit::smoothed_latency::Smoothed;
 
 /// Attempts of one request when the network or Discord itself fails: a single failure is no evidence.
 const ATTEMPTS: u32 = 3;

@@ -3,7 +3,7 @@
 use crate::core::permission::Action;
 use crate::core::permission::Need::{All, Held};
 use crate::core::platform::{AbilityActions, Connector, PageRules, PlatformRules, SourceAccount};
-use crate::core::stream::Patience;
+use crate::core::stream::PollTolerance;
 
 /// What is particular to Discord.
 pub static RULES: PlatformRules = PlatformRules {
@@ -25,7 +25,7 @@ pub static RULES: PlatformRules = PlatformRules {
         hint: "use bot, or bot:ID for the bot of one guild",
     },
     // There is no cache that is polled for streams.
-    patience: Patience {
+    poll_tolerance: PollTolerance {
         after_start: 0,
         after_end: 0,
         cached: 0,

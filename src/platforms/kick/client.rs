@@ -15,7 +15,7 @@ use crate::http::{Answer, Http, HttpError, Retries, Skew};
 use crate::platforms::PlatformError;
 use crate::platforms::kit::answer::Asked;
 use crate::platforms::kit::meter::Meter;
-use crate::platforms::kit::smoothed::Smoothed;
+use crate::platforms::kit::smoothed_latency::Smoothed;
 
 /// Attempts of a request with a transient failure.
 const ATTEMPTS: u32 = 3;

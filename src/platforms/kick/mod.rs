@@ -45,7 +45,7 @@ use crate::core::source::{PlatformName, SourceKey};
 use crate::http::{Http, Skew};
 use crate::platforms::kit::meter::Meter;
 use crate::platforms::kit::oauth::Accounts;
-use crate::platforms::kit::smoothed::Smoothed;
+use crate::platforms::kit::smoothed_latency::Smoothed;
 use crate::tokens::TokenStore;
 
 pub use badges::Badges;

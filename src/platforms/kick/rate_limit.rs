@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_of_our_own_double_up_to_ten_minutes_and_start_over() {
+    fn own_backoff_doubles_up_to_ten_minutes_and_starts_over() {
         let rate_limiter = RateLimiter::new(20, MINUTE, Chance::seeded(3));
         let pauses: Vec<_> = (0..8).map(|_| rate_limiter.refused(None).as_secs()).collect();
         for (pause, full) in pauses.iter().zip([30, 60, 120, 240, 480, 600, 600, 600]) {

@@ -3,7 +3,7 @@
 use crate::core::permission::Action;
 use crate::core::permission::Need::{self, All, Any, Held};
 use crate::core::platform::{AbilityActions, NameRules, PageRules, PlatformRules, SourceAccount};
-use crate::core::stream::Patience;
+use crate::core::stream::PollTolerance;
 
 const SECOND: i64 = 1000;
 const MINUTE: i64 = 60 * SECOND;
@@ -29,7 +29,7 @@ pub static RULES: PlatformRules = PlatformRules {
     },
     // The list lags by seconds, and an ended stream never comes back with the same start time, so a pushed end is final; 90 s of
     // absence are required.
-    patience: Patience {
+    poll_tolerance: PollTolerance {
         after_start: MINUTE,
         after_end: i64::MAX,
         cached: MINUTE,

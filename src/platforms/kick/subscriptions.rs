@@ -192,7 +192,7 @@ impl KickPlatform {
         let query: Vec<_> = ids.iter().map(|id| ("id", id.clone())).collect();
         let call = Call {
             method: Method::DELETE,
-            ..Call::get(PATH, &query, "the end of event subscriptions")
+            ..Call::get(PATH, &query, "the deletion of event subscriptions")
         };
         self.api.as_app(call, meter).await.map(|_| ())
     }

@@ -11,7 +11,7 @@
 //! | [`link_health`] | decides whether a failed probe is a failure of the link |
 //! | [`meter`] | counts the requests of a probe run, reports its progress and collects its problems |
 //! | [`oauth`] | keeps the OAuth tokens of accounts usable; a platform supplies a [`Provider`](oauth::Provider) |
-//! | [`smoothed`] | a smoothed round trip |
+//! | [`smoothed_latency`] | a smoothed round trip |
 //! | [`token_check`] | derives the status of an account's token, once per probe run |
 //! | [`totals`] | running totals by source |
 
@@ -24,6 +24,6 @@ pub mod lenient;
 pub mod link_health;
 pub mod meter;
 pub mod oauth;
-pub mod smoothed;
+pub mod smoothed_latency;
 pub mod token_check;
 pub mod totals;

@@ -18,7 +18,7 @@ use crate::platforms::kit::answer::Asked;
 use crate::platforms::kit::lenient::{self, Unclear};
 use crate::platforms::kit::meter::Meter;
 use crate::platforms::kit::oauth::Access;
-use crate::platforms::kit::smoothed::Smoothed;
+use crate::platforms::kit::smoothed_latency::Smoothed;
 
 /// Maximum number of rows per page, and of ids per call.
 pub(super) const PAGE: usize = 100;
@@ -79,7 +79,7 @@ impl Helix {
         let limit = self.rate_limits.of(&bucket(access));
         let point = limit.take().await;
         meter.sent();
-        let outcome = self.http.send(authorised(request, access)?).await;
+        let outcome = self.http.send(authorized(request, access)?).await;
         if let Ok(answer) = &outcome {
             limit.update(answer);
             self.skew.update(answer);
@@ -122,7 +122,7 @@ fn bucket(access: &Access) -> String {
     format!("{client}/{user}")
 }
 
-fn authorised(request: RequestBuilder, access: &Access) -> Result<Request, HttpError> {
+fn authorized(request: RequestBuilder, access: &Access) -> Result<Request, HttpError> {
     request
         .bearer_auth(access.token.expose_secret())
         .header("Client-Id", access.client_id.as_deref().unwrap_or_default())

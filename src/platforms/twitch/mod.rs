@@ -39,7 +39,7 @@ use crate::platforms::kit::greeting;
 use crate::platforms::kit::link_health::LinkHealth;
 use crate::platforms::kit::meter::Meter;
 use crate::platforms::kit::oauth::Accounts;
-use crate::platforms::kit::smoothed::Smoothed;
+use crate::platforms::kit::smoothed_latency::Smoothed;
 use crate::platforms::{Platform, PlatformError, ProbeSet, ProbeSink, ProbeSummary, RateLimit};
 use crate::tokens::TokenStore;
 

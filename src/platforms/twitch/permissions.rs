@@ -95,7 +95,7 @@ async fn permissions_by_id(
     by_broadcaster: &[(&SourceKey, Identity)],
 ) {
     const NEEDS_BROADCASTER: &str = "only the broadcaster's own token can read this";
-    let authorised: BTreeSet<_> = by_broadcaster.iter().map(|(source, _)| *source).collect();
+    let authorized: BTreeSet<_> = by_broadcaster.iter().map(|(source, _)| *source).collect();
     let relevant = permission::scopes_of(PlatformName::Twitch);
     let scopes = Arc::new(if access.scopes_known {
         map::scopes(&access.scopes, &relevant)
@@ -105,7 +105,7 @@ async fn permissions_by_id(
     let at = run.now();
     let identity = |source: &SourceKey| {
         let mut silent = Vec::new();
-        if !authorised.contains(source) {
+        if !authorized.contains(source) {
             silent.extend([
                 ("VIP", NEEDS_BROADCASTER),
                 ("EDITOR", NEEDS_BROADCASTER),

@@ -3,7 +3,7 @@
 use crate::core::permission::Action;
 use crate::core::permission::Need::{self, All, Any, Held, Not};
 use crate::core::platform::{AbilityActions, Connector, NameRules, PageRules, PlatformRules, SourceAccount};
-use crate::core::stream::Patience;
+use crate::core::stream::PollTolerance;
 
 const MINUTE: i64 = 60_000;
 
@@ -27,7 +27,7 @@ pub static RULES: PlatformRules = PlatformRules {
         hint: "use bot, or broadcaster:ID with the broadcaster's user id or name",
     },
     // Polls lag 1–3 min behind a start and 5–15 min behind an end and alternate at first, so two misses 60 s apart are required.
-    patience: Patience {
+    poll_tolerance: PollTolerance {
         after_start: 5 * MINUTE,
         after_end: 15 * MINUTE,
         cached: 15 * MINUTE,

@@ -95,11 +95,11 @@ impl DiscordSim {
                 let bots: Vec<_> = world.bots.keys().copied().collect();
                 for (session, bot) in world.sessions.hearing(&bots, guild, MESSAGES) {
                     let of = &world.guilds[&guild];
-                    let hears = of
+                    let can_see = of
                         .channels
                         .get(&spec.channel)
                         .is_some_and(|channel| of.sees(guild, bot, channel));
-                    if hears {
+                    if can_see {
                         let reads = world.sessions.intents(&session) & CONTENT != 0;
                         let shown = message(spec, id, guild, (bot, &world.bots[&bot]), reads, now);
                         world.sessions.send(&session, "MESSAGE_CREATE", &shown);

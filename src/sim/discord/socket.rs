@@ -75,7 +75,7 @@ async fn open(
             general,
             session: None,
             sent: VecDeque::new(),
-            heard: Instant::now(),
+            last_received: Instant::now(),
         };
         connection.run(orders).await;
     })
@@ -117,7 +117,7 @@ struct Connection {
     /// When the client sent its latest frames, in simulated time.
     sent: VecDeque<Timestamp>,
     /// When the client last sent a heartbeat, in real time.
-    heard: Instant,
+    last_received: Instant,
 }
 
 impl Connection {
@@ -145,7 +145,7 @@ impl Connection {
         // Discord closes connections without heartbeats; the exact timeout is not documented.
         let patience = Duration::from_millis(knobs.heartbeat_interval_ms.saturating_mul(3).max(1_500));
         loop {
-            let deadline = self.heard + patience;
+            let deadline = self.last_received + patience;
             let end = tokio::select! {
                 order = orders.recv() => match order {
                     Some(order) => self.obey(order).await,
@@ -243,7 +243,7 @@ impl Connection {
     }
 
     async fn heartbeat(&mut self) -> Option<End> {
-        self.heard = Instant::now();
+        self.last_received = Instant::now();
         let knobs = self.discord.with_world(|world, _| {
             world.sessions.counts_mut().heartbeats += 1;
             world.knobs.clone()

@@ -62,9 +62,9 @@ async fn who_asks_wrongly_is_refused_as_documented() {
         ),
         ("Bot t0ken", AGENT, "/api/v10/oauth2/@me", 401, 0),
     ] {
-        let (told, body) = get_as(discord, path, authorization, agent).await;
+        let (received, body) = get_as(discord, path, authorization, agent).await;
         assert_eq!(
-            (told, &body["code"]),
+            (received, &body["code"]),
             (status, &json!(code)),
             "{authorization} {agent} {path}"
         );
@@ -181,8 +181,8 @@ async fn the_world_is_changed_over_http() {
     assert_eq!(get(discord, "stage-instances/9202").await.0, 404);
     let (status, stage) = command(discord, "stage", &json!({"channel": "9202", "topic": "Q&A"})).await;
     assert!(status == 200 && stage["id"].is_string(), "{stage}");
-    let (_, told) = get(discord, "stage-instances/9202").await;
-    assert_eq!(told["topic"], "Q&A");
+    let (_, received) = get(discord, "stage-instances/9202").await;
+    assert_eq!(received["topic"], "Q&A");
     let (_, reset) = command(discord, "token_reset", &json!({"bot": "4001", "cut": true})).await;
     assert!(reset["token"].as_str().unwrap().starts_with("4001."));
     assert_eq!(get(discord, "users/@me").await.0, 401);

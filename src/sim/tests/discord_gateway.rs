@@ -122,8 +122,8 @@ async fn too_many_identifies_cost_the_token() {
     let mut first = connect(&sim.discord).await;
     send(&mut first, &identify(&json!({}))).await;
     assert_eq!(frame(&mut first).await["t"], "READY");
-    let (_, told) = get(&sim.discord, "gateway/bot").await;
-    assert_eq!(told["session_start_limit"]["remaining"], 0);
+    let (_, received) = get(&sim.discord, "gateway/bot").await;
+    assert_eq!(received["session_start_limit"]["remaining"], 0);
     let mut second = connect(&sim.discord).await;
     send(&mut second, &identify(&json!({}))).await;
     assert_eq!(frame(&mut second).await["closed"], 4004);

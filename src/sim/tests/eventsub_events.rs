@@ -114,11 +114,11 @@ async fn role_changes_are_sent_to_broadcaster_and_moderators() {
     rig.twitch().set_role(RAT, BOT, Role::Vip, true);
     assert_eq!(event(&owner.message().await).0, "channel.vip.add");
     rig.twitch().set_role(RAT, BOT, Role::Moderator, true);
-    let told = [
+    let received = [
         event(&owner.message().await).0.to_owned(),
         event(&owner.message().await).0.to_owned(),
     ];
-    assert_eq!(told, ["channel.vip.remove", "channel.moderator.add"]);
+    assert_eq!(received, ["channel.vip.remove", "channel.moderator.add"]);
 }
 
 #[tokio::test]
@@ -332,8 +332,8 @@ async fn a_line_of_chat_has_every_documented_part() {
             "message_type": "user_intro", "reward_id": "r1", "color": "", "user_id": RAT}),
     )
     .await;
-    let told = listener.message().await;
-    let (_, body) = event(&told);
+    let received = listener.message().await;
+    let (_, body) = event(&received);
     let parts: Vec<_> = body["message"]["fragments"]
         .as_array()
         .unwrap()

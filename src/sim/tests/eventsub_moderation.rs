@@ -52,9 +52,9 @@ async fn moderation_v1_has_no_warnings() {
         (&warn["user_id"], &warn["reason"], &warn["chat_rules_cited"]),
         (&json!(BOT), &json!("simulated"), &json!(["be kind"]))
     );
-    let told = first.message().await;
-    assert_eq!(told["metadata"]["subscription_version"], "1");
-    let (_, body) = event(&told);
+    let received = first.message().await;
+    assert_eq!(received["metadata"]["subscription_version"], "1");
+    let (_, body) = event(&received);
     assert_eq!(
         (&body["action"], &body["slow"], body.get("warn")),
         (&json!("slow"), &json!({"wait_time_seconds": 30}), None)
@@ -116,8 +116,8 @@ async fn every_act_of_moderation_has_its_own_object() {
             .command("moderate", &json!({"id": RAT, "action": action, "user_id": BOT}))
             .await;
         assert_eq!(status, 200, "{action}");
-        let told = listener.message().await;
-        let (_, body) = event(&told);
+        let received = listener.message().await;
+        let (_, body) = event(&received);
         assert_eq!(body["action"], action);
         for whose in ["broadcaster_user", "source_broadcaster_user", "moderator_user"] {
             for part in ["id", "login", "name"] {

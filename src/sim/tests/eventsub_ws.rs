@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::eventually;
-use super::listener::{Heard, Listener};
+use super::listener::{Listener, Received};
 use super::twitch::{BOT, RAT, Rig};
 
 /// Returns a rig, the bot's token and a socket subscribed to the start and end of [`RAT`]'s streams.
@@ -55,7 +55,7 @@ async fn a_socket_without_a_subscription_is_closed_after_ten_seconds() {
     rig.sim.clock.advance(9_000);
     assert!(listener.silent_for(Duration::from_millis(150)).await);
     rig.sim.clock.advance(1_000);
-    assert_eq!(listener.end().await, Heard::Closed(4003));
+    assert_eq!(listener.end().await, Received::Closed(4003));
 }
 
 #[tokio::test]
@@ -100,7 +100,7 @@ async fn a_client_that_speaks_is_closed() {
     ] {
         let (_rig, _, mut listener) = subscribed().await;
         listener.send(frame.clone()).await;
-        assert_eq!(listener.end().await, Heard::Closed(4001), "{frame:?}");
+        assert_eq!(listener.end().await, Received::Closed(4001), "{frame:?}");
     }
 }
 
@@ -119,7 +119,7 @@ async fn a_client_that_does_not_answer_pings_is_closed() {
         status().await == "websocket_failed_ping_pong"
     })
     .await;
-    assert_eq!(listener.end().await, Heard::Closed(4002));
+    assert_eq!(listener.end().await, Received::Closed(4002));
 }
 
 #[tokio::test]
@@ -178,7 +178,7 @@ async fn every_close_code_can_be_had() {
             &json!({"session_id": listener.session, "act": {"close": code}}),
         )
         .await;
-        assert_eq!(listener.end().await, Heard::Closed(code));
+        assert_eq!(listener.end().await, Received::Closed(code));
         let (_, body) = rig.get(&token, "/eventsub/subscriptions").await;
         assert!(
             body["data"][0]["status"]
@@ -194,7 +194,7 @@ async fn every_close_code_can_be_had() {
 async fn socket_can_be_reset_or_frozen() {
     let (rig, _, mut listener) = subscribed().await;
     rig.command("socket", &json!({"act": "reset"})).await;
-    assert_eq!(listener.end().await, Heard::Lost);
+    assert_eq!(listener.end().await, Received::Lost);
 
     let (rig, token, mut listener) = subscribed().await;
     rig.command("socket", &json!({"act": "freeze"})).await;
@@ -244,7 +244,7 @@ async fn reconnect_moves_subscriptions_only_after_the_new_welcome() {
         assert_eq!(body["data"].as_array().unwrap().len(), 2);
         assert_eq!(body["data"][0]["transport"]["session_id"], json!(new.session));
         let mut reuse = Listener::dial(url).await;
-        assert_eq!(reuse.end().await, Heard::Closed(4007));
+        assert_eq!(reuse.end().await, Received::Closed(4007));
         rig.command("reconnect", &json!({})).await;
         let chained = new.message_of("session_reconnect").await;
         let url = chained["payload"]["session"]["reconnect_url"]
@@ -278,10 +278,10 @@ async fn who_does_not_move_in_time_is_closed() {
         .unwrap()
         .to_owned();
     rig.sim.clock.advance(30_000);
-    assert_eq!(listener.end().await, Heard::Closed(4004));
+    assert_eq!(listener.end().await, Received::Closed(4004));
     let (_, body) = rig.get(&token, "/eventsub/subscriptions").await;
     assert_eq!(body["data"][0]["status"], json!("websocket_failed_to_reconnect"));
-    assert_eq!(Listener::dial(&url).await.end().await, Heard::Closed(4007));
+    assert_eq!(Listener::dial(&url).await.end().await, Received::Closed(4007));
 }
 
 #[tokio::test]
@@ -301,7 +301,7 @@ async fn closing_old_socket_before_welcome_invalidates_reconnect() {
             .is_empty()
     })
     .await;
-    assert_eq!(Listener::dial(&url).await.end().await, Heard::Closed(4007));
+    assert_eq!(Listener::dial(&url).await.end().await, Received::Closed(4007));
 }
 
 #[tokio::test]
@@ -311,7 +311,7 @@ async fn an_old_socket_left_open_is_closed_after_the_handover() {
     let order = old.message().await;
     let mut new = Listener::connect_to(order["payload"]["session"]["reconnect_url"].as_str().unwrap()).await;
     rig.sim.clock.advance(30_000);
-    assert_eq!(old.end().await, Heard::Closed(4004));
+    assert_eq!(old.end().await, Received::Closed(4004));
     rig.twitch().go_live(RAT);
     new.message_of("notification").await;
 }
@@ -330,7 +330,7 @@ async fn unreachable_reconnect_url_refuses_connections() {
 async fn the_platform_can_go_down_with_its_sockets() {
     let (rig, _, mut listener) = subscribed().await;
     rig.twitch().host().go_down();
-    assert_eq!(listener.end().await, Heard::Lost);
+    assert_eq!(listener.end().await, Received::Lost);
     eventually("connecting fails", async || {
         tokio_tungstenite::connect_async(rig.twitch().urls().eventsub_ws)
             .await

@@ -212,11 +212,11 @@ async fn the_date_header_follows_the_simulated_clock_and_its_skew() {
         .to_str()
         .unwrap()
         .to_owned();
-    let told = jiff::fmt::rfc2822::parse(&date)
+    let received = jiff::fmt::rfc2822::parse(&date)
         .unwrap()
         .timestamp()
         .as_millisecond();
-    let ahead = told - SystemClock.now().as_millis();
+    let ahead = received - SystemClock.now().as_millis();
     assert!((87_290_000..=87_301_000).contains(&ahead), "{ahead}");
 }
 

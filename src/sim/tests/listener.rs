@@ -12,7 +12,7 @@ use super::twitch::{RAT, Rig};
 
 /// A message of a socket, or how it ended.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Heard {
+pub(super) enum Received {
     Message(Value),
     Closed(u16),
     Lost,
@@ -52,30 +52,30 @@ impl Listener {
     }
 
     /// Waits for the next message or the end, ignoring pings.
-    pub(super) async fn hear(&mut self) -> Heard {
-        let heard = async {
+    pub(super) async fn receive(&mut self) -> Received {
+        let received = async {
             loop {
                 match self.socket.next().await {
                     Some(Ok(Message::Text(text))) => {
-                        return Heard::Message(serde_json::from_str(&text).unwrap_or(Value::Null));
+                        return Received::Message(serde_json::from_str(&text).unwrap_or(Value::Null));
                     }
                     Some(Ok(Message::Close(frame))) => {
-                        return Heard::Closed(frame.map_or(1005, |frame| frame.code.into()));
+                        return Received::Closed(frame.map_or(1005, |frame| frame.code.into()));
                     }
                     Some(Ok(_)) => {}
-                    Some(Err(_)) | None => return Heard::Lost,
+                    Some(Err(_)) | None => return Received::Lost,
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), heard)
+        tokio::time::timeout(Duration::from_secs(10), received)
             .await
-            .expect("something is heard within ten seconds")
+            .expect("something is received within ten seconds")
     }
 
     /// Waits for the next message.
     pub(super) async fn message(&mut self) -> Value {
-        match self.hear().await {
-            Heard::Message(message) => message,
+        match self.receive().await {
+            Received::Message(message) => message,
             other => panic!("a message was expected, not {other:?}"),
         }
     }
@@ -95,10 +95,10 @@ impl Listener {
     }
 
     /// Waits for the end, skipping messages.
-    pub(super) async fn end(&mut self) -> Heard {
+    pub(super) async fn end(&mut self) -> Received {
         loop {
-            match self.hear().await {
-                Heard::Message(_) => {}
+            match self.receive().await {
+                Received::Message(_) => {}
                 end => return end,
             }
         }
@@ -106,7 +106,7 @@ impl Listener {
 
     /// Returns whether nothing except pings is received for `time`.
     pub(super) async fn silent_for(&mut self, time: Duration) -> bool {
-        tokio::time::timeout(time, self.hear()).await.is_err()
+        tokio::time::timeout(time, self.receive()).await.is_err()
     }
 
     pub(super) async fn send(&mut self, message: Message) {

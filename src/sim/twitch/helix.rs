@@ -76,7 +76,7 @@ fn answer(
 ) -> Response {
     let clock = Arc::clone(twitch.clock());
     twitch.with_world(|world, now| {
-        let caller = match authorise(world, headers, now) {
+        let caller = match authorize(world, headers, now) {
             Ok(caller) => caller,
             Err(refusal) => return refusal.into_helix(),
         };
@@ -113,7 +113,7 @@ fn answer(
 }
 
 /// Checks `Authorization` and `Client-Id` against each other.
-fn authorise(world: &World, headers: &HeaderMap, now: Timestamp) -> Result<Caller, Refusal> {
+fn authorize(world: &World, headers: &HeaderMap, now: Timestamp) -> Result<Caller, Refusal> {
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let bearer = oauth::bearer(headers, &["bearer"]);
     let bearer = bearer.ok_or_else(|| Refusal::new(401, "OAuth token is missing"))?;

@@ -1,6 +1,6 @@
 //! Confirmed states: evidence that is newer than a document, but changes nothing in it except dates and measurements.
 //!
-//! Most probes only confirm what is known. Their evidence is written for many sources as one row, a block, instead of as one
+//! Most probes only confirm what is known. Their evidence is written for many sources as one row, a group, instead of as one
 //! document each; readers merge it into the documents. A state names the version of the document that it confirms. Every other
 //! write of a document is based on the merged state and has a new version, so that the confirmed state is obsolete.
 
@@ -16,10 +16,10 @@ use crate::core::source::SourceKey;
 use crate::store::Version;
 use crate::store::sqlite::database::WITH_CONFIRMATIONS;
 
-/// Number of blocks. Ten thousand sources make rows of about 50 KiB; many small rows would cost as much as the documents.
-pub const BLOCKS: u8 = 128;
+/// Number of groups. Ten thousand sources make rows of about 50 KiB; many small rows would cost as much as the documents.
+pub const GROUPS: u8 = 128;
 
-/// The number of the format of [`Block`]; blocks of other formats are ignored.
+/// The number of the format of [`Group`]; groups of other formats are ignored.
 const FORMAT: u8 = 1;
 
 /// A source's state that is newer than its document.
@@ -36,15 +36,15 @@ pub struct ConfirmedState {
 
 /// The confirmed states of the sources with one hash, by one writer.
 #[derive(Debug)]
-pub struct ConfirmedBlock {
-    /// Less than [`BLOCKS`].
+pub struct ConfirmedGroup {
+    /// Less than [`GROUPS`].
     pub number: u8,
     pub states: Vec<ConfirmedState>,
 }
 
-/// A serialized block.
+/// A serialized group.
 #[derive(Serialize, Deserialize)]
-struct Block<'a> {
+struct Group<'a> {
     format: u8,
     /// Texts that many states share.
     #[serde(borrow)]
@@ -61,34 +61,34 @@ struct State<'a> {
     summary: &'a [u8],
 }
 
-/// Returns the number of the block of a document: a hash that is the same in every process (FNV-1a, with a last step of murmur3,
+/// Returns the number of the group of a document: a hash that is the same in every process (FNV-1a, with a last step of murmur3,
 /// because ids often differ only in their last digits).
-pub fn block_of(document_id: &str) -> u8 {
+pub fn group_of(document_id: &str) -> u8 {
     let hash = document_id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
     let mixed = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd) >> 32;
-    u8::try_from(mixed % u64::from(BLOCKS)).expect("a remainder is less than its divisor")
+    u8::try_from(mixed % u64::from(GROUPS)).expect("a remainder is less than its divisor")
 }
 
-/// Writes a block. Returns the sources whose documents have another version than the one that is confirmed; their states are left
+/// Writes a group. Returns the sources whose documents have another version than the one that is confirmed; their states are left
 /// out.
 pub fn write(
     transaction: &Transaction<'_>,
     writer: &str,
-    block: &ConfirmedBlock,
+    group: &ConfirmedGroup,
 ) -> rusqlite::Result<Vec<SourceKey>> {
     let mut conflicts = Vec::new();
     let mut version = transaction.prepare_cached("SELECT version FROM sources WHERE id = ?1")?;
     let mut places = HashMap::new();
     let mut shared = Vec::new();
-    let ids: Vec<String> = block
+    let ids: Vec<String> = group
         .states
         .iter()
         .map(|state| state.source.to_string())
         .collect();
     let mut states = Vec::with_capacity(ids.len());
-    for (state, document_id) in block.states.iter().zip(&ids) {
+    for (state, document_id) in group.states.iter().zip(&ids) {
         let stored: Option<i64> = version.query_row([document_id], |row| row.get(0)).optional()?;
         let Some(version) = stored.filter(|stored| stored.to_string() == state.base.0) else {
             conflicts.push(state.source.clone());
@@ -107,23 +107,23 @@ pub fn write(
             summary: &state.summary,
         });
     }
-    let block_bytes = Block {
+    let group_bytes = Group {
         format: FORMAT,
         shared,
         states,
     };
-    let mut bytes = postcard::to_allocvec(&block_bytes).expect("text and numbers can be written");
+    let mut bytes = postcard::to_allocvec(&group_bytes).expect("text and numbers can be written");
     bytes.extend(checksum(&bytes));
     transaction
         .prepare_cached("INSERT OR REPLACE INTO confirmations (block, writer, states) VALUES (?1, ?2, ?3)")?
-        .execute(params![block.number, writer, bytes])?;
+        .execute(params![group.number, writer, bytes])?;
     Ok(conflicts)
 }
 
 /// Bytes of a checksum.
 const CHECKSUM: usize = 8;
 
-/// Returns the first bytes of the SHA-256 digest: one wrong bit in a block could show a source with the state of another one.
+/// Returns the first bytes of the SHA-256 digest: one wrong bit in a group could show a source with the state of another one.
 fn checksum(bytes: &[u8]) -> [u8; CHECKSUM] {
     let digest = digest(&SHA256, bytes);
     digest.as_ref()[..CHECKSUM]
@@ -131,14 +131,14 @@ fn checksum(bytes: &[u8]) -> [u8; CHECKSUM] {
         .expect("a digest is longer")
 }
 
-/// Parses a stored block; `None` if it is damaged, or of another format.
-fn parse(bytes: &[u8]) -> Option<Block<'_>> {
-    let (block, sum) = bytes.split_last_chunk::<CHECKSUM>()?;
-    if *sum != checksum(block) {
+/// Parses a stored group; `None` if it is damaged, or of another format.
+fn parse(bytes: &[u8]) -> Option<Group<'_>> {
+    let (group, sum) = bytes.split_last_chunk::<CHECKSUM>()?;
+    if *sum != checksum(group) {
         return None;
     }
-    let block: Block<'_> = postcard::from_bytes(block).ok()?;
-    (block.format == FORMAT).then_some(block)
+    let group: Group<'_> = postcard::from_bytes(group).ok()?;
+    (group.format == FORMAT).then_some(group)
 }
 
 /// States that are newer than their documents.
@@ -154,10 +154,10 @@ impl<T> Confirmed<T> {
     }
 }
 
-/// Reads the confirmed evidence of the documents in a block, or of all. It must be read before the documents: one that is written in
+/// Reads the confirmed evidence of the documents in a group, or of all. It must be read before the documents: one that is written in
 /// between contains it.
-pub fn knowledge(connection: &Connection, block: Option<u8>) -> rusqlite::Result<Confirmed<Knowledge>> {
-    read(connection, block, |shared, state| {
+pub fn knowledge(connection: &Connection, group: Option<u8>) -> rusqlite::Result<Confirmed<Knowledge>> {
+    read(connection, group, |shared, state| {
         Compact::parse(state.own, shared)
     })
 }
@@ -169,7 +169,7 @@ pub fn summaries(connection: &Connection) -> rusqlite::Result<Confirmed<Vec<u8>>
 
 fn read<T>(
     connection: &Connection,
-    block: Option<u8>,
+    group: Option<u8>,
     of: impl Fn(&str, &State<'_>) -> Option<T>,
 ) -> rusqlite::Result<Confirmed<T>> {
     let mut found = Confirmed(HashMap::new());
@@ -177,23 +177,23 @@ fn read<T>(
     if schema < WITH_CONFIRMATIONS {
         return Ok(found);
     }
-    let (mut of_all, mut of_block);
-    let mut rows = if let Some(block) = block {
-        of_block = connection.prepare_cached("SELECT states FROM confirmations WHERE block = ?1")?;
-        of_block.query([block])?
+    let (mut of_all, mut of_group);
+    let mut rows = if let Some(group) = group {
+        of_group = connection.prepare_cached("SELECT states FROM confirmations WHERE block = ?1")?;
+        of_group.query([group])?
     } else {
         of_all = connection.prepare_cached("SELECT states FROM confirmations")?;
         of_all.query([])?
     };
     while let Some(row) = rows.next()? {
-        let Some(block) = parse(row.get_ref(0)?.as_blob()?) else {
+        let Some(group) = parse(row.get_ref(0)?.as_blob()?) else {
             tracing::warn!(
                 "A row of the table `confirmations` is damaged; the dates of its sources are older until the next heartbeat"
             );
             continue;
         };
-        for state in &block.states {
-            let shared = block.shared.get(state.shared).copied().unwrap_or_default();
+        for state in &group.states {
+            let shared = group.shared.get(state.shared).copied().unwrap_or_default();
             if let Some(value) = of(shared, state) {
                 let of_document = found.0.entry(state.document_id.to_owned()).or_default();
                 of_document.push((state.version, value));
@@ -257,12 +257,12 @@ mod tests {
             knowledge: Interner::default().compact(document.knowledge.clone()),
             summary: SourceSummary::of(document).to_bytes(),
         };
-        let block = ConfirmedBlock {
-            number: block_of(&document.key.to_string()),
+        let group = ConfirmedGroup {
+            number: group_of(&document.key.to_string()),
             states: vec![state],
         };
         let transaction = opened.connection.transaction().unwrap();
-        let conflicts = write(&transaction, writer, &block).unwrap();
+        let conflicts = write(&transaction, writer, &group).unwrap();
         transaction.commit().unwrap();
         conflicts
     }
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_block_costs_only_the_newest_dates() {
+    fn damaged_group_costs_only_the_newest_dates() {
         let (_dir, mut opened, version) = file();
         confirm(&mut opened, "a", &seen(9), &version);
         for damage in ["zeroblob(900)", "substr(states, 1, 40)", "x''", "x'02' || states"] {
@@ -336,10 +336,10 @@ mod tests {
     }
 
     #[test]
-    fn every_block_has_a_fair_share() {
-        let mut members = [0_u32; BLOCKS as usize];
+    fn every_group_has_a_fair_share() {
+        let mut members = [0_u32; GROUPS as usize];
         for id in 0..12_800 {
-            members[usize::from(block_of(&format!("twitch:{}", 1_000_000 + id)))] += 1;
+            members[usize::from(group_of(&format!("twitch:{}", 1_000_000 + id)))] += 1;
         }
         assert!(
             members.iter().all(|count| (50..200).contains(count)),

@@ -63,7 +63,7 @@ const MIGRATIONS: &[&str] = &[
         UPDATE sources SET summary = NULL WHERE id = NEW.id;
     END;
 ",
-    // What only confirms a document is written in blocks of many sources: see `confirmations`.
+    // What only confirms a document is written in groups of many sources: see `confirmations`.
     "
     CREATE TABLE confirmations (
         block INTEGER NOT NULL, writer TEXT NOT NULL, states BLOB NOT NULL, PRIMARY KEY (block, writer)

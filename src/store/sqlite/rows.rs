@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 use crate::core::evidence::Knowledge;
 use crate::core::summary::SourceSummary;
 use crate::store::retention::Retention;
-use crate::store::sqlite::confirmations::{self, Confirmed, block_of};
+use crate::store::sqlite::confirmations::{self, Confirmed, group_of};
 use crate::store::sqlite::database::WITH_CONFIRMATIONS;
 use crate::store::sqlite::stored;
 use crate::store::{HistoryEntry, StoreError, Stored, Version, Write, stored as documents};
@@ -67,7 +67,7 @@ impl Upsert {
 }
 
 pub fn load(connection: &mut Connection, document_id: &str) -> rusqlite::Result<Option<Row>> {
-    let mut confirmed = confirmations::knowledge(connection, Some(block_of(document_id)))?;
+    let mut confirmed = confirmations::knowledge(connection, Some(group_of(document_id)))?;
     load_with(connection, document_id, &mut confirmed)
 }
 
@@ -77,12 +77,12 @@ pub fn load_some(
     ids: &[String],
     mut show: impl FnMut(usize, Option<Row>),
 ) -> rusqlite::Result<()> {
-    let mut blocks: BTreeMap<u8, Vec<usize>> = BTreeMap::new();
+    let mut groups: BTreeMap<u8, Vec<usize>> = BTreeMap::new();
     for (place, id) in ids.iter().enumerate() {
-        blocks.entry(block_of(id)).or_default().push(place);
+        groups.entry(group_of(id)).or_default().push(place);
     }
-    for (block, places) in blocks {
-        let mut confirmed = confirmations::knowledge(connection, Some(block))?;
+    for (group, places) in groups {
+        let mut confirmed = confirmations::knowledge(connection, Some(group))?;
         for place in places {
             show(place, load_with(connection, &ids[place], &mut confirmed)?);
         }

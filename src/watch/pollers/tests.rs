@@ -56,7 +56,7 @@ struct World {
     begun: Arc<Mutex<Vec<Begun>>>,
     tasks: Tasks,
     running: tokio::task::JoinHandle<Result<ExitCode, Failure>>,
-    _intake: super::super::observations::ObservationReceiver,
+    _receiver: super::super::observations::ObservationReceiver,
 }
 
 /// Ten sources, the first two of which are live, of a platform whose probes take this many seconds.
@@ -86,7 +86,7 @@ fn world(takes: u64) -> World {
         begun,
         tasks,
         running,
-        _intake: inputs,
+        _receiver: inputs,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Errors of the outbox file, and whether they are transient.
+//! Errors of the state file, and whether they are transient.
 
 use std::path::Path;
 
@@ -13,14 +13,14 @@ use crate::store::sqlite::error::explain as explain_store;
 #[error("{reason}")]
 pub struct StateFileError {
     reason: StoreError,
-    may_pass: bool,
+    is_transient: bool,
 }
 
 impl StateFileError {
     /// Whether the error may be resolved without changing the file: the disk is full, or the system does not allow reading or
     /// writing it now. Otherwise the file is damaged, or was not created by bitbrat.
-    pub fn may_pass(&self) -> bool {
-        self.may_pass
+    pub fn is_transient(&self) -> bool {
+        self.is_transient
     }
 
     pub fn into_reason(self) -> StoreError {
@@ -32,7 +32,7 @@ impl StateFileError {
 impl From<StoreError> for StateFileError {
     fn from(reason: StoreError) -> Self {
         Self {
-            may_pass: reason.is_transient(),
+            is_transient: reason.is_transient(),
             reason,
         }
     }
@@ -46,7 +46,7 @@ impl From<StateFileError> for Failure {
 
 /// Classifies an error of SQLite.
 pub(super) fn explain(path: &Path, error: &rusqlite::Error) -> StateFileError {
-    let may_pass = matches!(
+    let is_transient = matches!(
         error.sqlite_error_code(),
         Some(
             ErrorCode::DiskFull
@@ -62,6 +62,6 @@ pub(super) fn explain(path: &Path, error: &rusqlite::Error) -> StateFileError {
     );
     StateFileError {
         reason: explain_store(path, error),
-        may_pass,
+        is_transient,
     }
 }

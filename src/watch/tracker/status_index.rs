@@ -14,12 +14,12 @@ pub struct StatusIndex {
 
 /// What the index lists of a source.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Listed {
+pub(super) struct IndexedStatus {
     live: bool,
     status: Status,
 }
 
-impl Listed {
+impl IndexedStatus {
     pub(super) fn of(verdict: &Verdict) -> Self {
         Self {
             live: verdict.stream.value == StreamStatus::Online,
@@ -39,7 +39,7 @@ impl StatusIndex {
     }
 
     /// Replaces what is listed of `source`; `before` is `None` for a new one.
-    pub(super) fn replace(&mut self, source: &SourceKey, before: Option<Listed>, now: Listed) {
+    pub(super) fn replace(&mut self, source: &SourceKey, before: Option<IndexedStatus>, now: IndexedStatus) {
         let platform = source.platform();
         *self.by_status.entry((platform, now.status)).or_default() += 1;
         if let Some(before) = before

@@ -98,14 +98,14 @@ fn start_without_id_and_time_is_about_the_stream_that_is_live() {
         tracker.merge(vec![seen(1, 60, listed)], at(60));
         let changes = tracker.merge(vec![seen(1, 100, start(id, started_at))], at(100));
         assert_eq!(changes.is_empty(), is_current, "{id:?} {started_at:?}");
-        let session = tracker.document(&key(1)).unwrap().verdict.session.unwrap();
+        let broadcast = tracker.document(&key(1)).unwrap().verdict.broadcast.unwrap();
         assert_eq!(
-            session.stream_id == "40900005",
+            broadcast.stream_id == "40900005",
             is_current,
             "{id:?} {started_at:?}"
         );
         if is_current {
-            assert_eq!(session.started_at, Some(at(0)));
+            assert_eq!(broadcast.started_at, Some(at(0)));
         }
     }
     let mut tracker = Tracker::new("w");
@@ -169,9 +169,9 @@ fn start_without_id_is_announced_once() {
     let announced = tracker.merge(vec![seen(1, 100, start)], at(100));
     assert_eq!(facets(&announced[0]), [(Facet::Stream, "ONLINE".into())]);
     assert!(tracker.merge(vec![seen(1, 130, listed)], at(130)).is_empty());
-    let session = tracker.document(&key(1)).unwrap().verdict.session.unwrap();
+    let broadcast = tracker.document(&key(1)).unwrap().verdict.broadcast.unwrap();
     assert_eq!(
-        (session.stream_id.as_str(), session.started_at),
+        (broadcast.stream_id.as_str(), broadcast.started_at),
         ("40900005", Some(at(95)))
     );
     let end = Fact::StreamPush {
@@ -212,9 +212,9 @@ fn a_restart_announces_nothing_that_was_announced() {
 #[test]
 fn totals_go_on_after_a_restart_and_count_errors_and_reconnects() {
     let mut tracker = Tracker::new("w");
-    let one = Tally {
+    let one = CountDelta {
         messages_in: 5,
-        ..Tally::default()
+        ..CountDelta::default()
     };
     tracker.merge(vec![Input::Counted(key(1), one)], at(0));
     let mut again = Tracker::new("w");
@@ -351,11 +351,11 @@ fn published_state_is_known_although_the_document_is_unusable() {
     tracker.merge(online(0), at(0));
     let published = tracker.document(&key(1)).unwrap();
     let mut restarted = Tracker::new("w");
-    restarted.block(&key(1));
+    restarted.protect(&key(1));
     let merged = restarted.merge_published(&key(1), published.knowledge.clone());
     assert_eq!(transitions(&published.verdict, &merged.verdict), []);
     assert!(restarted.merge(online(30), at(30)).is_empty());
-    assert!(restarted.writes.is_blocked(&key(1)));
+    assert!(restarted.writes.is_protected(&key(1)));
 }
 
 #[test]
@@ -431,7 +431,7 @@ proptest! {
                 tracker.writes.mark_stored(&key, Version(number.to_string()));
             }
         }
-        let mut confirmed: Vec<_> = tracker.all_blocks().into_iter().flat_map(|block| block.states).collect();
+        let mut confirmed: Vec<_> = tracker.all_groups().into_iter().flat_map(|group| group.states).collect();
         prop_assert!(tracker.writes.take_dirty(Destination::File).is_empty());
         let known = tracker.document(&key).unwrap();
         if let Some(state) = confirmed.pop() {

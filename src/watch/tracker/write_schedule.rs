@@ -6,7 +6,7 @@ use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 use crate::persist::write_policy::{Burst, Presentation};
 use crate::store::Version;
-use crate::store::sqlite::confirmations::{BLOCKS, ConfirmedBlock, block_of};
+use crate::store::sqlite::confirmations::{ConfirmedGroup, GROUPS, group_of};
 
 /// Minimum time between two early writes because of changed names, titles or categories, after a few in a row (ms).
 const EARLY_INTERVAL_MS: i64 = 60_000;
@@ -31,8 +31,8 @@ pub struct WriteSchedule {
     pub publishes_baseline: bool,
     /// Sources that are due only to complete their baseline.
     completed: HashSet<SourceKey>,
-    /// The number of the period in which each block of confirmed states was last due.
-    block_turns: Vec<i64>,
+    /// The number of the period in which each group of confirmed states was last due.
+    group_turns: Vec<i64>,
 }
 
 /// What of a source is not written or published yet.
@@ -41,10 +41,10 @@ pub(super) struct WriteState {
     /// Version of the stored document on which the known one is based; `None` if there is none.
     pub(super) version: Option<Version>,
     /// Whether the stored document must not be replaced, because it cannot be used.
-    pub(super) is_blocked: bool,
+    pub(super) is_protected: bool,
     /// Whether totals have grown since the document was last written.
     counted: bool,
-    /// Whether the state is not, or may not be, the stored document: a block of confirmed states must contain it.
+    /// Whether the state is not, or may not be, the stored document: a group of confirmed states must contain it.
     pub(super) is_newer: bool,
     /// Whether the document must be written: merging the state into the stored one would not give it, because dates were moved back.
     pub(super) is_rewritten: bool,
@@ -116,9 +116,9 @@ pub(super) struct Merged {
     pub(super) has_changed: bool,
 }
 
-/// The sources of a block of confirmed states that is due, with the versions of their documents.
+/// The sources of a group of confirmed states that is due, with the versions of their documents.
 #[derive(Debug)]
-pub(super) struct DueBlock {
+pub(super) struct DueGroup {
     pub(super) number: u8,
     pub(super) sources: Vec<(SourceKey, Version)>,
 }
@@ -141,7 +141,7 @@ impl WriteState {
 
     /// Whether the state can be written as a confirmation of the stored document.
     fn is_confirmable(&self) -> bool {
-        self.version.is_some() && !self.is_blocked && !self.is_rewritten
+        self.version.is_some() && !self.is_protected && !self.is_rewritten
     }
 
     fn is_in_baseline(&self, now: Timestamp) -> bool {
@@ -162,8 +162,8 @@ impl WriteSchedule {
     }
 
     /// Returns the state of a source; `None` if its stored document must not be replaced, or nothing is known of it.
-    pub(super) fn unblocked(&self, source: &SourceKey) -> Option<&WriteState> {
-        self.sources.get(source).filter(|state| !state.is_blocked)
+    pub(super) fn unprotected(&self, source: &SourceKey) -> Option<&WriteState> {
+        self.sources.get(source).filter(|state| !state.is_protected)
     }
 
     pub(super) fn entry(&mut self, source: &SourceKey) -> &mut WriteState {
@@ -207,8 +207,8 @@ impl WriteSchedule {
     }
 
     /// Returns whether the stored document of a source cannot be used, and thus is not replaced.
-    pub fn is_blocked(&self, source: &SourceKey) -> bool {
-        self.sources.get(source).is_some_and(|state| state.is_blocked)
+    pub fn is_protected(&self, source: &SourceKey) -> bool {
+        self.sources.get(source).is_some_and(|state| state.is_protected)
     }
 
     /// Returns those of `sources` whose totals have grown: totals that others have received must not be lost.
@@ -233,14 +233,14 @@ impl WriteSchedule {
         due.take(limit).collect()
     }
 
-    /// Returns the blocks of confirmed states that are due, and marks them as written. Each is due once per `period`, at a time of its
+    /// Returns the groups of confirmed states that are due, and marks them as written. Each is due once per `period`, at a time of its
     /// own, if something of it was observed since.
-    pub(super) fn due_blocks(&mut self, now: Timestamp, period: i64) -> Vec<DueBlock> {
-        let is_first = self.block_turns.is_empty();
-        self.block_turns.resize(BLOCKS.into(), 0);
+    pub(super) fn due_groups(&mut self, now: Timestamp, period: i64) -> Vec<DueGroup> {
+        let is_first = self.group_turns.is_empty();
+        self.group_turns.resize(GROUPS.into(), 0);
         let mut due = BTreeSet::new();
-        for (number, turn) in (0..BLOCKS).zip(&mut self.block_turns) {
-            let phase = period * i64::from(number) / i64::from(BLOCKS);
+        for (number, turn) in (0..GROUPS).zip(&mut self.group_turns) {
+            let phase = period * i64::from(number) / i64::from(GROUPS);
             let current = (now.as_millis() - phase).div_euclid(period.max(1));
             if std::mem::replace(turn, current) != current && !is_first {
                 due.insert(number);
@@ -249,22 +249,22 @@ impl WriteSchedule {
         if due.is_empty() {
             return Vec::new();
         }
-        self.dirty_blocks(|number| due.contains(&number))
+        self.dirty_groups(|number| due.contains(&number))
     }
 
-    /// Returns the blocks of confirmed states with something that is not written yet, and marks them as written.
-    pub(super) fn dirty_blocks(&mut self, is_due: impl Fn(u8) -> bool) -> Vec<DueBlock> {
+    /// Returns the groups of confirmed states with something that is not written yet, and marks them as written.
+    pub(super) fn dirty_groups(&mut self, is_due: impl Fn(u8) -> bool) -> Vec<DueGroup> {
         let mut members: BTreeMap<u8, Vec<(SourceKey, Version)>> = BTreeMap::new();
         let mut dirty = BTreeSet::new();
         for (source, state) in &self.sources {
-            let number = block_of(&source.to_string());
+            let number = group_of(&source.to_string());
             if state.is_newer
                 && state.is_confirmable()
                 && is_due(number)
                 && let Some(version) = &state.version
             {
-                let block = members.entry(number).or_default();
-                block.push((source.clone(), version.clone()));
+                let group = members.entry(number).or_default();
+                group.push((source.clone(), version.clone()));
                 if state.to_file.is_dirty {
                     dirty.insert(number);
                 }
@@ -276,19 +276,19 @@ impl WriteSchedule {
                 state.to_file.mark_written();
             }
         }
-        let blocks = members.into_iter();
-        blocks
-            .map(|(number, sources)| DueBlock { number, sources })
+        let groups = members.into_iter();
+        groups
+            .map(|(number, sources)| DueGroup { number, sources })
             .collect()
     }
 
-    /// Undoes the marks of blocks that could not be written: they are due again at once.
-    pub fn mark_unconfirmed(&mut self, blocks: &[ConfirmedBlock]) {
-        for block in blocks {
-            if let Some(turn) = self.block_turns.get_mut(usize::from(block.number)) {
+    /// Undoes the marks of groups that could not be written: they are due again at once.
+    pub fn mark_unconfirmed(&mut self, groups: &[ConfirmedGroup]) {
+        for group in groups {
+            if let Some(turn) = self.group_turns.get_mut(usize::from(group.number)) {
                 *turn = 0;
             }
-            for state in &block.states {
+            for state in &group.states {
                 if let Some(state) = self.sources.get_mut(&state.source) {
                     state.to_file.mark_dirty();
                 }

@@ -12,7 +12,7 @@ use super::stats::WriterStats;
 use crate::blocking::blocking;
 use crate::core::evidence::Knowledge;
 use crate::core::source::SourceKey;
-use crate::store::sqlite::confirmations::ConfirmedBlock;
+use crate::store::sqlite::confirmations::ConfirmedGroup;
 use crate::watch::state_file::{Commit, Committed, StateFile, StateFileError};
 use crate::watch::tracker::Tracker;
 
@@ -92,7 +92,7 @@ impl Committer {
                 self.wake.notify_one();
                 Ok(done)
             }
-            Err(error) if error.may_pass() && self.retries => {
+            Err(error) if error.is_transient() && self.retries => {
                 self.report_failure(error);
                 self.pending.put_back(commit);
                 Ok(Committed::default())
@@ -102,17 +102,17 @@ impl Committer {
         }
     }
 
-    /// Writes blocks of confirmed states. Returns the sources that another process has written, and the blocks that could not be
+    /// Writes groups of confirmed states. Returns the sources that another process has written, and the groups that could not be
     /// written.
     pub(super) async fn confirm(
         &mut self,
-        blocks: Vec<ConfirmedBlock>,
-    ) -> Result<(Vec<SourceKey>, Vec<ConfirmedBlock>), StateFileError> {
-        let rows = blocks.len() as u64;
+        groups: Vec<ConfirmedGroup>,
+    ) -> Result<(Vec<SourceKey>, Vec<ConfirmedGroup>), StateFileError> {
+        let rows = groups.len() as u64;
         let state_file = Arc::clone(&self.state_file);
-        let (blocks, done) = blocking(move || {
-            let done = state_file.confirm(&blocks);
-            (blocks, done)
+        let (groups, done) = blocking(move || {
+            let done = state_file.confirm(&groups);
+            (groups, done)
         })
         .await;
         match done {
@@ -124,9 +124,9 @@ impl Committer {
                 });
                 Ok((conflicts, Vec::new()))
             }
-            Err(error) if error.may_pass() => {
+            Err(error) if error.is_transient() => {
                 self.report_failure(error);
-                Ok((Vec::new(), blocks))
+                Ok((Vec::new(), groups))
             }
             Err(error) => Err(error),
         }
@@ -134,13 +134,13 @@ impl Committer {
 
     fn report_stored(&self) {
         self.counts.commits.send_modify(|commits| *commits += 1);
-        if self.counts.blocked.swap(false, Ordering::Relaxed) {
+        if self.counts.commits_failing.swap(false, Ordering::Relaxed) {
             info!("Changes can be stored again");
         }
     }
 
     fn report_failure(&mut self, error: StateFileError) {
-        if !self.counts.blocked.swap(true, Ordering::Relaxed) {
+        if !self.counts.commits_failing.swap(true, Ordering::Relaxed) {
             error!(
                 error = &error as &dyn std::error::Error,
                 "Cannot store changes; they wait in memory"
@@ -195,7 +195,7 @@ impl Committer {
             None => match self.state_file.published(source) {
                 Ok(published) => Ok(published.unwrap_or_default()),
                 // Without a published state the event contains everything: longer, but never wrong.
-                Err(error) if error.may_pass() => Ok(Knowledge::default()),
+                Err(error) if error.is_transient() => Ok(Knowledge::default()),
                 Err(error) => Err(error),
             },
         }

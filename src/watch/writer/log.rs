@@ -60,8 +60,8 @@ pub(super) fn log(source: &SourceKey, transition: &Transition, step: &Step) {
 
 /// Returns how many seconds the stream lasted that has just ended, if its start is known.
 fn lasted(step: &Step) -> Option<u64> {
-    let session = step.after.verdict.session.as_ref()?;
-    Some(session.ended_at?.since(session.started_at?).as_secs())
+    let broadcast = step.after.verdict.broadcast.as_ref()?;
+    Some(broadcast.ended_at?.since(broadcast.started_at?).as_secs())
 }
 
 /// Returns the parts of `after` that `before` does not contain.

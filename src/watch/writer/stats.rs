@@ -10,7 +10,7 @@ use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
 use crate::core::verdict::Status;
 use crate::persist::Stats;
-use crate::watch::account_watch::AccountState;
+use crate::watch::account_reports::AccountState;
 use crate::watch::tracker::Tracker;
 
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub struct WriterStats {
     /// Sources whose transitions were not admitted; they are published as one event later.
     pub deferred: AtomicU64,
     /// Whether the disk rejects writes.
-    pub blocked: AtomicBool,
+    pub commits_failing: AtomicBool,
     /// Inputs that are processed and, if they changed a verdict, saved.
     pub inputs: AtomicU64,
     /// Incremented once a second unless the writer is blocked.
@@ -52,7 +52,7 @@ impl WriterStats {
             listed: AtomicU64::default(),
             dropped: AtomicU64::default(),
             deferred: AtomicU64::default(),
-            blocked: AtomicBool::default(),
+            commits_failing: AtomicBool::default(),
             inputs: AtomicU64::default(),
             turns: AtomicU64::default(),
             commits: watch::Sender::default(),

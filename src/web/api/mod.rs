@@ -34,7 +34,7 @@ use crate::view::envelope::Envelope;
 use crate::view::history::HistoryItem;
 use crate::view::item::SourceItem;
 use crate::view::sources::{self as listed, Sources, Wanted};
-use crate::watch::account_watch::AccountState;
+use crate::watch::account_reports::AccountState;
 pub(super) use etag::with_tag;
 use query::{ActionsQuery, AgeQuery, Checked, HistoryQuery, ListQuery, NoQuery};
 pub(super) use sources::found;

@@ -41,7 +41,7 @@ macro_rules! every_adapter {
             what_is_dropped_unsettled_comes_back
             what_a_reader_that_leaves_had_not_looked_at_goes_to_the_next_at_once
             a_thousand_messages_in_one_pipeline_all_arrive
-            one_too_large_does_not_stop_its_neighbours
+            one_too_large_does_not_stop_its_neighbors
             a_tail_takes_nothing_away_from_anybody
             a_filter_for_many_topics_gets_them_all
             a_look_at_the_bus_tells_about_the_subscription
@@ -55,7 +55,7 @@ async fn local() -> World {
     World {
         bus: Arc::new(LocalBus::new(Arc::new(SystemClock))),
         max_body: None,
-        recognises_repetition: true,
+        recognizes_repetition: true,
         counts_deliveries: true,
         remembers_before_subscription: true,
         hands_out_what_is_asked_for: true,
@@ -71,7 +71,7 @@ async fn nats() -> World {
     World {
         bus: Arc::new(bus),
         max_body: Some(1024 * 1024),
-        recognises_repetition: true,
+        recognizes_repetition: true,
         counts_deliveries: true,
         remembers_before_subscription: true,
         hands_out_what_is_asked_for: true,
@@ -88,7 +88,7 @@ async fn pubsub() -> World {
     World {
         bus: Arc::new(PubsubBus::connect(&options).await.unwrap()),
         max_body: Some(10 * 1024 * 1024),
-        recognises_repetition: false,
+        recognizes_repetition: false,
         counts_deliveries: false,
         remembers_before_subscription: false,
         // The emulator delivers a hundred at once, whatever is requested.

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 pub struct World {
     pub bus: Arc<dyn EventBus>,
     pub max_body: Option<usize>,
-    pub recognises_repetition: bool,
+    pub recognizes_repetition: bool,
     pub counts_deliveries: bool,
     pub remembers_before_subscription: bool,
     /// Delivers no more to a consumer than it requested, so that another one gets its share.
@@ -134,7 +134,7 @@ pub async fn what_is_published_arrives_as_it_was_sent(world: World) {
     // Whether it is this time at all, and in this unit: a loaded machine may need seconds for a publish.
     assert!(published.millis_since(before).abs() < 60_000, "{published}");
     delivery.ack().await;
-    if world.recognises_repetition {
+    if world.recognizes_repetition {
         assert!(world.bus.publish(message(1)).await.unwrap().duplicate);
         assert_nothing_before(message(2), &world, &mut deliveries).await;
     }
@@ -286,7 +286,7 @@ pub async fn a_thousand_messages_in_one_pipeline_all_arrive(world: World) {
     assert_eq!(bodies(&mut deliveries, 1000).await.len(), 1000);
 }
 
-pub async fn one_too_large_does_not_stop_its_neighbours(world: World) {
+pub async fn one_too_large_does_not_stop_its_neighbors(world: World) {
     let Some(limit) = world.max_body else {
         return;
     };

@@ -117,7 +117,7 @@ fn persister(store: &Arc<FirestoreStore>) -> Persister {
     Persister::new(
         store.clone(),
         Arc::new(SystemClock),
-        WritePolicy::FIRESTORE,
+        WritePolicy::every(Duration::from_mins(5)),
         Chance::seeded(3),
     )
 }

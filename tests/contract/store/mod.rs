@@ -17,8 +17,8 @@ macro_rules! contract {
             a_write_on_an_old_version_is_a_conflict
             a_first_write_where_something_is_already_is_a_conflict
             a_version_never_returns_after_a_deletion
-            a_conflict_never_stops_its_neighbours
-            a_document_too_large_is_rejected_and_its_neighbours_are_kept
+            a_conflict_never_stops_its_neighbors
+            a_document_too_large_is_rejected_and_its_neighbors_are_kept
             fields_of_others_survive_our_writes
             nulls_and_foreign_metric_names_are_read_and_healed
             a_document_without_status_is_read
@@ -31,7 +31,7 @@ macro_rules! contract {
             history_written_twice_is_kept_once
             history_of_a_refused_write_is_not_kept
             history_after_a_date_is_dropped
-            a_conflict_never_stops_its_neighbours_with_history
+            a_conflict_never_stops_its_neighbors_with_history
             many_documents_with_history_are_written_in_one_call
             history_beyond_the_retention_is_dropped_oldest_first
             history_older_than_the_retention_is_dropped

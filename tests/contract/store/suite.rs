@@ -176,7 +176,7 @@ pub async fn a_version_never_returns_after_a_deletion<W: World>() {
     assert!(matches!(stale, StoreError::Conflict { .. }), "{stale}");
 }
 
-pub async fn a_conflict_never_stops_its_neighbours<W: World>() {
+pub async fn a_conflict_never_stops_its_neighbors<W: World>() {
     let (_world, store) = fresh::<W>().await;
     save(&*store, document("kick:2", 1), None).await.unwrap();
     let writes = ["kick:1", "kick:2", "kick:3"].map(|id| Write::new(document(id, 7), None));
@@ -190,7 +190,7 @@ pub async fn a_conflict_never_stops_its_neighbours<W: World>() {
     assert_eq!(&kept.version, results[2].as_ref().unwrap());
 }
 
-pub async fn a_document_too_large_is_rejected_and_its_neighbours_are_kept<W: World>() {
+pub async fn a_document_too_large_is_rejected_and_its_neighbors_are_kept<W: World>() {
     let (_world, store) = fresh::<W>().await;
     let title = |length: usize| {
         let fields = BTreeMap::from([("title".to_owned(), "x".repeat(length))]);
@@ -418,7 +418,7 @@ pub async fn history_of_a_refused_write_is_not_kept<W: World>() {
     assert!(happened(&*store, "kick:5", 10).await.is_empty());
 }
 
-pub async fn a_conflict_never_stops_its_neighbours_with_history<W: World>() {
+pub async fn a_conflict_never_stops_its_neighbors_with_history<W: World>() {
     let (_world, store) = fresh::<W>().await;
     save(&*store, document("kick:2", 1), None).await.unwrap();
     // Twice: after one conflict with another writer the code path differs.

@@ -36,7 +36,7 @@ async fn duplicate_messages_do_not_change_the_verdict() {
         .await;
         let verdict = harness.verdict(RAT);
         assert_eq!(verdict.stream.value, StreamStatus::Online);
-        assert_eq!(verdict.session.unwrap().interruptions, Some(0));
+        assert_eq!(verdict.broadcast.unwrap().interruptions, Some(0));
     }
 }
 
@@ -68,7 +68,7 @@ async fn a_flap_of_thirty_seconds_is_one_session() {
     };
     world.twitch().go_live_with(RAT, &again).unwrap();
     eventually("it is back", || harness.stream(RAT) == StreamStatus::Online).await;
-    let session = harness.verdict(RAT).session.unwrap();
+    let session = harness.verdict(RAT).broadcast.unwrap();
     assert_eq!((session.stream_id, session.interruptions), (stream.id, Some(1)));
 }
 

@@ -11,7 +11,7 @@ async fn stream_start_and_end_are_reported_at_once() {
         harness.stream(RAT) == StreamStatus::Online
     })
     .await;
-    assert_eq!(harness.verdict(RAT).session.unwrap().stream_id, stream.id);
+    assert_eq!(harness.verdict(RAT).broadcast.unwrap().stream_id, stream.id);
     world.twitch().end_stream(RAT).unwrap();
     eventually("the end is told", || harness.stream(RAT) == StreamStatus::Offline).await;
     assert_eq!(harness.pushes(RAT), [true, false]);

@@ -147,14 +147,14 @@ impl SourceInFull {
             });
             blocks.push(Block::Remark(viewers + &age));
         }
-        if let Some(session) = &verdict.session {
-            let mut text = format!("session {}", session.stream_id);
-            for (label, at) in [("began", session.started_at), ("ended", session.ended_at)] {
+        if let Some(broadcast) = &verdict.broadcast {
+            let mut text = format!("session {}", broadcast.stream_id);
+            for (label, at) in [("began", broadcast.started_at), ("ended", broadcast.ended_at)] {
                 if let Some(at) = at {
                     text += &format!(", {label} {}", cells::moment(at));
                 }
             }
-            if let Some(times @ 1..) = session.interruptions {
+            if let Some(times @ 1..) = broadcast.interruptions {
                 text += &format!(", {}", humane::count(times as u64, "interruption"));
             }
             blocks.push(Block::Remark(text));

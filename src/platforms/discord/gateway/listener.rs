@@ -38,7 +38,7 @@ use crate::core::json;
 use crate::core::observation::{ErrorInfo, Fact, LinkState, Observation, Transport};
 use crate::core::source::{PlatformName, SourceKey, by_number};
 use crate::core::time::Timestamp;
-use crate::platforms::kit::smoothed::Smoothed;
+use crate::platforms::kit::smoothed_latency::Smoothed;
 
 /// Interval at which a warning about events that cannot be parsed is repeated.
 const UNREAD_EVERY: Duration = Duration::from_mins(1);

@@ -11,7 +11,7 @@ mod guilds;
 mod jobs;
 mod listener;
 mod machine;
-mod replay;
+mod replay_times;
 mod resume;
 mod status;
 

@@ -56,7 +56,7 @@ pub(super) struct Claim<'a> {
 
 /// Storage of a session.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(super) struct ResumeStore {
     path: Option<PathBuf>,
     /// The snapshot that was written last.
     written: Option<(Session, BTreeMap<u64, Counters>)>,
@@ -64,7 +64,7 @@ pub(super) struct Keeper {
     rests_until: u64,
 }
 
-impl Keeper {
+impl ResumeStore {
     /// Stores sessions in `dir`, or not at all.
     pub(super) fn new(dir: Option<&Path>) -> Self {
         Self {
@@ -170,11 +170,11 @@ mod tests {
         Guilds::new([(9_001, GuildOptions::default())], None)
     }
 
-    fn keep(keeper: &mut Keeper, seq: u64, elapsed: u64) {
+    fn keep(resume_store: &mut ResumeStore, seq: u64, elapsed: u64) {
         let totals = BTreeMap::from([(9_001, Counters::default())]);
         let image = guilds();
         let when = (at(0), elapsed);
-        keeper
+        resume_store
             .keep(&CLAIM, &session(seq), &totals, image.image(), when)
             .unwrap();
     }
@@ -182,10 +182,11 @@ mod tests {
     #[test]
     fn session_resumes_only_for_its_owner_while_valid() {
         let dir = tempfile::tempdir().unwrap();
-        let mut keeper = Keeper::new(Some(dir.path()));
-        assert!(keeper.recall(&CLAIM, at(0)).is_none(), "none was kept");
-        keep(&mut keeper, 7, 0);
-        let recalled = |claim: &Claim<'_>, seconds| Keeper::new(Some(dir.path())).recall(claim, at(seconds));
+        let mut resume_store = ResumeStore::new(Some(dir.path()));
+        assert!(resume_store.recall(&CLAIM, at(0)).is_none(), "none was kept");
+        keep(&mut resume_store, 7, 0);
+        let recalled =
+            |claim: &Claim<'_>, seconds| ResumeStore::new(Some(dir.path())).recall(claim, at(seconds));
         let resume_state = recalled(&CLAIM, 599).unwrap();
         assert_eq!(resume_state.session, session(7));
         assert!(guilds().recall(resume_state.guilds));
@@ -205,7 +206,7 @@ mod tests {
         ] {
             assert!(recalled(&claim, seconds).is_none(), "{what}");
         }
-        keeper.forget();
+        resume_store.forget();
         assert!(recalled(&CLAIM, 1).is_none());
     }
 
@@ -213,8 +214,8 @@ mod tests {
     fn broken_file_or_missing_directory_yields_no_resume_state() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(FILE), "{\"version\":1,").unwrap();
-        assert!(Keeper::new(Some(dir.path())).recall(&CLAIM, at(0)).is_none());
-        let mut nowhere = Keeper::new(None);
+        assert!(ResumeStore::new(Some(dir.path())).recall(&CLAIM, at(0)).is_none());
+        let mut nowhere = ResumeStore::new(None);
         keep(&mut nowhere, 7, 0);
         assert!(!nowhere.is_rested(u64::MAX) && nowhere.recall(&CLAIM, at(0)).is_none());
     }
@@ -222,20 +223,22 @@ mod tests {
     #[test]
     fn writing_rests_in_between_and_longer_the_more_there_is() {
         let dir = tempfile::tempdir().unwrap();
-        let mut keeper = Keeper::new(Some(dir.path()));
-        keep(&mut keeper, 7, 0);
-        assert!(!keeper.is_rested(MIN_WRITE_INTERVAL - 1) && keeper.is_rested(MIN_WRITE_INTERVAL));
-        keep(&mut keeper, 7, MIN_WRITE_INTERVAL);
+        let mut resume_store = ResumeStore::new(Some(dir.path()));
+        keep(&mut resume_store, 7, 0);
         assert!(
-            keeper.is_rested(MIN_WRITE_INTERVAL),
+            !resume_store.is_rested(MIN_WRITE_INTERVAL - 1) && resume_store.is_rested(MIN_WRITE_INTERVAL)
+        );
+        keep(&mut resume_store, 7, MIN_WRITE_INTERVAL);
+        assert!(
+            resume_store.is_rested(MIN_WRITE_INTERVAL),
             "nothing had changed, so nothing was written"
         );
         let many = Guilds::new((0..5_000).map(|id| (id, GuildOptions::default())), None);
         let when = (at(0), 0);
-        keeper
+        resume_store
             .keep(&CLAIM, &session(8), &BTreeMap::new(), many.image(), when)
             .unwrap();
-        assert!(!keeper.is_rested(MIN_WRITE_INTERVAL));
+        assert!(!resume_store.is_rested(MIN_WRITE_INTERVAL));
     }
 
     #[test]

@@ -29,7 +29,7 @@ async fn guild_with_own_bot_is_probed_with_its_own_token() {
     let tokens = Arc::new(MemoryTokenStore::default());
     keep(&tokens, OTHER_TOKEN, rig.clock.as_ref()).await;
     let platform = rig.platform(|_| {}).following(Arc::clone(&tokens) as _);
-    let both = look(&platform, &PROBES, &[GUILD, 9_002]).await;
+    let both = probe(&platform, &PROBES, &[GUILD, 9_002]).await;
     for (guild, identity) in [(GUILD, "discord/bot"), (9_002, "discord/bot:9002")] {
         assert_eq!(both.record(guild).status, Status::Connected);
         let of_guild = both
@@ -50,7 +50,7 @@ async fn guild_with_own_bot_is_probed_with_its_own_token() {
     );
 
     let fresh = rig.discord().reset_token(OTHER, true).unwrap();
-    let reset = look(&platform, &PROBES, &[GUILD, 9_002]).await;
+    let reset = probe(&platform, &PROBES, &[GUILD, 9_002]).await;
     assert_eq!(reset.record(GUILD).status, Status::Connected);
     assert_eq!(reset.record(GUILD).auth_status, Some(AuthResult::Valid));
     let rejected = reset.record(9_002);
@@ -59,11 +59,11 @@ async fn guild_with_own_bot_is_probed_with_its_own_token() {
         (Status::Error, Some(AuthResult::Revoked))
     );
     let calls = rig.total_calls();
-    assert_eq!(look(&platform, &PROBES, &[9_002]).await.summary.calls, 0);
+    assert_eq!(probe(&platform, &PROBES, &[9_002]).await.summary.calls, 0);
     assert_eq!(rig.total_calls(), calls, "a dead token is silent, whosever it is");
 
     keep(&tokens, &fresh, rig.clock.as_ref()).await;
-    let healed = look(&platform, &PROBES, &[9_002]).await;
+    let healed = probe(&platform, &PROBES, &[9_002]).await;
     assert_eq!(healed.record(9_002).status, Status::Connected);
 }
 
@@ -79,7 +79,7 @@ async fn guild_with_own_bot_is_probed_without_a_shared_token() {
     keep(&tokens, OTHER_TOKEN, rig.clock.as_ref()).await;
     let platform = rig.platform(|options| options.bot_token = None);
     let platform = platform.following(Arc::clone(&tokens) as _);
-    let seen = look(&platform, &PROBES, &[GUILD, 9_002]).await;
+    let seen = probe(&platform, &PROBES, &[GUILD, 9_002]).await;
     assert_eq!(seen.error_code(GUILD).as_deref(), Some("discord.not_configured"));
     assert_eq!(seen.record(9_002).status, Status::Connected);
 }

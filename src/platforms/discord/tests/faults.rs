@@ -13,7 +13,7 @@ use crate::sim::{Fault, WireFault};
 async fn rejected_token_costs_one_call_until_it_changes() {
     let rig = Rig::start().await;
     let fresh = rig.discord().reset_token(BOT, false).unwrap();
-    let first = rig.look_once(&Probe::ALL, &[GUILD, 9_002]).await;
+    let first = rig.probe_once(&Probe::ALL, &[GUILD, 9_002]).await;
     assert_eq!((first.summary.calls, rig.total_calls()), (1, 1));
     for guild in [GUILD, 9_002] {
         let record = first.record(guild);
@@ -27,7 +27,7 @@ async fn rejected_token_costs_one_call_until_it_changes() {
         );
     }
     for probes in [&Probe::ALL[..], &[Probe::Connection], &[Probe::Permissions]] {
-        let later = rig.look_once(probes, &[GUILD]).await;
+        let later = rig.probe_once(probes, &[GUILD]).await;
         assert_eq!(later.summary.calls, 0);
         assert_eq!(later.record(GUILD).auth_status, Some(AuthResult::Revoked));
         let refused_at = later.observations[0].at;
@@ -41,7 +41,7 @@ async fn rejected_token_costs_one_call_until_it_changes() {
     assert!(!state.contains("secret-part"), "{state}");
 
     let with_fresh = rig.platform(|options| options.bot_token = Some(SecretString::from(fresh)));
-    let revived = look(&with_fresh, &Probe::ALL, &[GUILD]).await;
+    let revived = probe(&with_fresh, &Probe::ALL, &[GUILD]).await;
     let record = revived.record_after(GUILD, &[&first]);
     assert_eq!(
         (record.status, record.auth_status),
@@ -54,7 +54,7 @@ async fn every_probe_stops_at_one_call_with_rejected_token() {
     for probe in [Probe::Connection, Probe::Permissions, Probe::Auth] {
         let rig = Rig::start().await;
         rig.discord().reset_token(BOT, false);
-        let seen = rig.look_once(&[probe], &[GUILD]).await;
+        let seen = rig.probe_once(&[probe], &[GUILD]).await;
         assert_eq!(rig.total_calls(), 1, "{probe}");
         assert_eq!(
             seen.record(GUILD).auth_status,
@@ -69,21 +69,21 @@ async fn every_probe_stops_at_one_call_with_rejected_token() {
 async fn rejected_token_is_retried_once_an_hour() {
     let rig = Rig::start().await;
     rig.discord().reset_token(BOT, false);
-    rig.look_once(&Probe::ALL, &[GUILD]).await;
+    rig.probe_once(&Probe::ALL, &[GUILD]).await;
     rig.clock.advance(3_599_000);
-    rig.look_once(&Probe::ALL, &[GUILD]).await;
+    rig.probe_once(&Probe::ALL, &[GUILD]).await;
     assert_eq!(rig.total_calls(), 1);
     rig.clock.advance(2_000);
-    rig.look_once(&Probe::ALL, &[GUILD]).await;
-    rig.look_once(&Probe::ALL, &[GUILD]).await;
+    rig.probe_once(&Probe::ALL, &[GUILD]).await;
+    rig.probe_once(&Probe::ALL, &[GUILD]).await;
     assert_eq!(rig.total_calls(), 2);
     // The user who entered the wrong value in the portal has restored the old token.
     rig.discord().add_bot(BOT, "bitbrat", TOKEN, 0);
     rig.clock.advance(3_601_000);
-    let seen = rig.look_once(&Probe::ALL, &[GUILD]).await;
+    let seen = rig.probe_once(&Probe::ALL, &[GUILD]).await;
     assert_eq!(seen.record(GUILD).status, Status::Connected);
     assert_eq!(
-        rig.look_once(&Probe::ALL, &[GUILD]).await.record(GUILD).status,
+        rig.probe_once(&Probe::ALL, &[GUILD]).await.record(GUILD).status,
         Status::Connected
     );
 }
@@ -92,16 +92,16 @@ async fn rejected_token_is_retried_once_an_hour() {
 async fn token_reset_between_probes_is_detected_at_once() {
     let rig = Rig::start().await;
     let platform = rig.platform(|_| {});
-    let before = look(&platform, &Probe::ALL, &[GUILD]).await;
+    let before = probe(&platform, &Probe::ALL, &[GUILD]).await;
     rig.discord().reset_token(BOT, false);
-    let after = look(&platform, &[Probe::Connection], &[GUILD]).await;
+    let after = probe(&platform, &[Probe::Connection], &[GUILD]).await;
     let record = after.record_after(GUILD, &[&before]);
     assert_eq!(
         (record.status, record.auth_status),
         (Status::Error, Some(AuthResult::Revoked))
     );
     assert!(!record.held().is_empty(), "what was known is not unlearnt");
-    assert_eq!(look(&platform, &Probe::ALL, &[GUILD]).await.summary.calls, 0);
+    assert_eq!(probe(&platform, &Probe::ALL, &[GUILD]).await.summary.calls, 0);
 }
 
 #[tokio::test]
@@ -129,7 +129,7 @@ async fn transport_faults_change_no_token_stream_or_permission() {
         let rig = Rig::start().await;
         rig.fail(named(name).unwrap());
         let platform = rig.platform(|options| options.patience = Duration::from_millis(500));
-        let seen = look(&platform, &Probe::ALL, &[GUILD]).await;
+        let seen = probe(&platform, &Probe::ALL, &[GUILD]).await;
         let record = seen.record(GUILD);
         assert_eq!((record.status, record.auth_status), (status, None), "{name}");
         assert_eq!(seen.error_code(GUILD).as_deref(), Some(code), "{name}");
@@ -166,12 +166,12 @@ async fn failed_permission_request_keeps_known_roles() {
         (500, crate::sim::FaultBody::Empty),
     ] {
         let rig = Rig::start().await;
-        let before = rig.look_once(&Probe::ALL, &[GUILD]).await;
+        let before = rig.probe_once(&Probe::ALL, &[GUILD]).await;
         assert!(!before.record(GUILD).held().is_empty());
         let fault = Fault::status(status).with_body(body);
         let members = format!("/api/v10/guilds/{GUILD}");
         rig.fail(fault.clone().on(&members));
-        let failed = rig.look_once(&[Probe::Permissions], &[GUILD]).await;
+        let failed = rig.probe_once(&[Probe::Permissions], &[GUILD]).await;
         let record = failed.record_after(GUILD, &[&before]);
         assert_eq!(record.held(), before.record(GUILD).held(), "{fault:?}");
         assert_eq!(record.auth_status, Some(AuthResult::Valid), "{fault:?}");
@@ -183,7 +183,7 @@ async fn one_foreign_401_is_asked_again_and_no_evidence() {
     for fault in foreign_refusals() {
         let rig = Rig::start().await;
         rig.fail(fault.clone().times(1));
-        let record = rig.look_once(&Probe::ALL, &[GUILD]).await.record(GUILD);
+        let record = rig.probe_once(&Probe::ALL, &[GUILD]).await.record(GUILD);
         assert_eq!(
             (record.status, record.auth_status, record.last_error),
             (Status::Connected, Some(AuthResult::Valid), None),
@@ -202,10 +202,10 @@ async fn foreign_refusal_of_discord_is_no_refusal() {
             crate::sim::FaultBody::Json(foreign.clone()),
         ] {
             let rig = Rig::start().await;
-            let before = rig.look_once(&Probe::ALL, &[GUILD]).await;
+            let before = rig.probe_once(&Probe::ALL, &[GUILD]).await;
             let fault = Fault::status(status).with_body(body);
             rig.fail(fault.clone());
-            let failed = rig.look_once(&Probe::ALL, &[GUILD]).await;
+            let failed = rig.probe_once(&Probe::ALL, &[GUILD]).await;
             let record = failed.record_after(GUILD, &[&before]);
             assert_ne!(record.status, Status::Error, "{fault:?}");
             assert_eq!(record.auth_status, Some(AuthResult::Valid), "{fault:?}");
@@ -227,11 +227,11 @@ async fn nonsense_token_is_rejected_and_a_reset_one_revoked() {
     };
     let rig = Rig::start().await;
     let nonsense = rig.platform(|options| options.bot_token = Some(SecretString::from("nonsense")));
-    let seen = look(&nonsense, &[Probe::Auth], &[GUILD]).await;
+    let seen = probe(&nonsense, &[Probe::Auth], &[GUILD]).await;
     assert_eq!(rejected(&seen), Some((AuthResult::Revoked, true)));
-    rig.look_once(&[Probe::Auth], &[GUILD]).await;
+    rig.probe_once(&[Probe::Auth], &[GUILD]).await;
     rig.discord().reset_token(BOT, false);
-    let seen = rig.look_once(&[Probe::Auth], &[GUILD]).await;
+    let seen = rig.probe_once(&[Probe::Auth], &[GUILD]).await;
     assert_eq!(rejected(&seen), Some((AuthResult::Revoked, false)));
 }
 
@@ -239,13 +239,13 @@ async fn nonsense_token_is_rejected_and_a_reset_one_revoked() {
 async fn refused_token_is_tried_at_once_when_a_person_gives_it() {
     let rig = Rig::start().await;
     rig.discord().reset_token(BOT, false);
-    rig.look_once(&[Probe::Auth], &[GUILD]).await;
+    rig.probe_once(&[Probe::Auth], &[GUILD]).await;
     rig.discord().add_bot(BOT, "bitbrat", TOKEN, 0);
     let by_hand = rig.platform(|options| options.try_refused = true);
-    let seen = look(&by_hand, &[Probe::Auth], &[GUILD]).await;
+    let seen = probe(&by_hand, &[Probe::Auth], &[GUILD]).await;
     assert_eq!(seen.record(GUILD).auth_status, Some(AuthResult::Valid));
     // After that it is valid for every process.
-    let seen = rig.look_once(&[Probe::Auth], &[GUILD]).await;
+    let seen = rig.probe_once(&[Probe::Auth], &[GUILD]).await;
     assert_eq!(seen.record(GUILD).auth_status, Some(AuthResult::Valid));
 }
 
@@ -260,7 +260,7 @@ async fn one_failure_alone_changes_nothing() {
     ] {
         let rig = Rig::start().await;
         rig.fail(fault.clone().times(1));
-        let seen = rig.look_once(&Probe::ALL, &[GUILD]).await;
+        let seen = rig.probe_once(&Probe::ALL, &[GUILD]).await;
         let record = seen.record(GUILD);
         assert_eq!(
             (record.status, record.last_error),
@@ -275,7 +275,7 @@ async fn unanswered_request_times_out() {
     let rig = Rig::start().await;
     rig.fail(Fault::wire(WireFault::Hang));
     let platform = rig.platform(|options| options.timeout = Duration::from_millis(150));
-    let seen = look(&platform, &[Probe::Connection], &[GUILD]).await;
+    let seen = probe(&platform, &[Probe::Connection], &[GUILD]).await;
     assert_eq!(seen.error_code(GUILD).as_deref(), Some("network.timeout"));
     assert_eq!(seen.record(GUILD).status, Status::Disconnected);
 }
@@ -291,7 +291,7 @@ async fn a_failure_in_the_middle_of_the_list_concerns_only_the_rest() {
         });
     }
     rig.fail(Fault::status(500).on("/api/v10/users/@me/guilds").after(1));
-    let seen = rig.look_once(&[Probe::Connection], &guilds).await;
+    let seen = rig.probe_once(&[Probe::Connection], &guilds).await;
     let of = |status| {
         guilds
             .iter()
@@ -305,19 +305,19 @@ async fn a_failure_in_the_middle_of_the_list_concerns_only_the_rest() {
 async fn failed_token_check_does_not_affect_working_link() {
     let rig = Rig::start().await;
     let platform = rig.platform(|_| {});
-    let before = look(&platform, &[Probe::Connection], &[GUILD]).await;
+    let before = probe(&platform, &[Probe::Connection], &[GUILD]).await;
     let faults = rig.discord().host().faults();
     for fault in [Fault::status(503), Fault::body(crate::sim::FaultBody::Garbage)] {
         faults.clear();
         faults.add(fault.on("/api/v10/users/@me"));
-        let checked = look(&platform, &[Probe::Auth], &[GUILD]).await;
+        let checked = probe(&platform, &[Probe::Auth], &[GUILD]).await;
         let record = checked.record_after(GUILD, &[&before]);
         assert_eq!(record.status, Status::Connected, "{:?}", record.last_error);
         assert!(record.last_error.is_some());
     }
     // Long after the last list that failure is all that is known.
     rig.clock.advance(301_000);
-    let checked = look(&platform, &[Probe::Auth], &[GUILD]).await;
+    let checked = probe(&platform, &[Probe::Auth], &[GUILD]).await;
     assert_eq!(
         checked.record_after(GUILD, &[&before]).status,
         Status::Disconnected
@@ -339,7 +339,7 @@ async fn failed_detail_requests_keep_connection_and_permissions() {
                 channels: vec![9_200],
             });
         });
-        let seen = look(&platform, &Probe::ALL, &[GUILD]).await;
+        let seen = probe(&platform, &Probe::ALL, &[GUILD]).await;
         let record = seen.record(GUILD);
         assert_eq!(
             (record.status, record.auth_status),
@@ -354,7 +354,7 @@ async fn failed_detail_requests_keep_connection_and_permissions() {
 async fn missing_token_sends_nothing_and_reports_configuration() {
     let rig = Rig::start().await;
     let platform = rig.platform(|options| options.bot_token = None);
-    let seen = look(&platform, &Probe::ALL, &[GUILD]).await;
+    let seen = probe(&platform, &Probe::ALL, &[GUILD]).await;
     let record = seen.record(GUILD);
     assert_eq!((record.status, record.auth_status), (Status::Error, None));
     assert_eq!(seen.error_code(GUILD).as_deref(), Some("discord.not_configured"));
@@ -389,7 +389,9 @@ async fn error_with_status_200_is_no_answer() {
         let fault = Fault::body(crate::sim::FaultBody::Json(error.clone())).on(path);
         rig.fail(fault);
     }
-    let listed = rig.look_once(&[Probe::Connection, Probe::Stream], &[GUILD]).await;
+    let listed = rig
+        .probe_once(&[Probe::Connection, Probe::Stream], &[GUILD])
+        .await;
     let record = listed.record(GUILD);
     assert_eq!(record.stream_status, StreamStatus::Unknown);
     assert_eq!(record.status, Status::Disconnected);
@@ -407,7 +409,7 @@ async fn unreadable_timeout_leaves_sending_unknown() {
     let fault = Fault::body(crate::sim::FaultBody::Json(member)).on(&path);
     rig.fail(fault);
     for seen in [
-        rig.look_once(&[Probe::Permissions], &[GUILD]).await,
+        rig.probe_once(&[Probe::Permissions], &[GUILD]).await,
         rig.probe_channels(&[9_200]).await,
     ] {
         let record = seen.record(GUILD);

@@ -362,8 +362,8 @@ async fn a_token_reset_that_cuts_the_socket_revokes_and_silences() {
     assert_eq!(rig.calls("users/@me"), before + 1, "confirmed with one call");
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!((counts(&rig).connections, counts(&rig).identifies), (1, 1));
-    let look = rig.look_once(&Probe::ALL, &[GUILD]).await;
-    assert_eq!(look.summary.calls, 0, "other processes know");
+    let seen = rig.probe_once(&Probe::ALL, &[GUILD]).await;
+    assert_eq!(seen.summary.calls, 0, "other processes know");
 }
 
 #[tokio::test]
@@ -376,7 +376,7 @@ async fn token_reset_found_by_probe_ends_the_session() {
         Some(AuthResult::Valid),
         "nothing has proven otherwise yet"
     );
-    look(&platform, &[Probe::Connection], &[GUILD]).await;
+    probe(&platform, &[Probe::Connection], &[GUILD]).await;
     eventually("revoked", || {
         harness.record(GUILD).auth_status == Some(AuthResult::Revoked)
     })
@@ -389,7 +389,7 @@ async fn token_reset_found_by_probe_ends_the_session() {
 async fn rejected_token_opens_no_socket() {
     let rig = Rig::start().await;
     rig.discord().reset_token(BOT, false);
-    rig.look_once(&[Probe::Auth], &[GUILD]).await;
+    rig.probe_once(&[Probe::Auth], &[GUILD]).await;
     let calls = rig.total_calls();
     let platform = rig.platform(|_| {});
     let harness = Receiver::on(&platform, |_| {});

@@ -52,7 +52,7 @@ async fn a_small_bucket_is_never_overdrawn_however_wrong_our_clock_is() {
             knobs.bucket = 2;
             knobs.bucket_window_ms = 150;
         });
-        let seen = rig.look_once(&[Probe::Connection], &guilds).await;
+        let seen = rig.probe_once(&[Probe::Connection], &guilds).await;
         assert_eq!((rig.calls("users/@me/guilds"), statuses(&rig, "429")), (5, 0));
         assert_eq!(seen.record(guilds[999]).status, Status::Connected);
     }
@@ -66,7 +66,7 @@ async fn our_own_pace_stays_below_the_global_limit() {
         options.requests_per_second = 10;
         options.guilds = with_a_channel_each(&guilds);
     });
-    let seen = look(&platform, &[Probe::Permissions], &guilds).await;
+    let seen = probe(&platform, &[Probe::Permissions], &guilds).await;
     assert_eq!((rig.total_calls(), statuses(&rig, "429")), (25, 0));
     assert!(guilds.iter().all(|id| !seen.record(*id).held().is_empty()));
 }
@@ -81,7 +81,7 @@ async fn json_rate_limit_is_waited_out() {
     ] {
         let rig = Rig::start().await;
         rig.fail(named(name).unwrap().times(1));
-        let seen = rig.look_once(&Probe::ALL, &[GUILD]).await;
+        let seen = rig.probe_once(&Probe::ALL, &[GUILD]).await;
         let record = seen.record(GUILD);
         assert_eq!(
             (record.status, record.last_error),
@@ -99,19 +99,19 @@ async fn json_rate_limit_is_waited_out() {
 async fn after_a_ban_nothing_is_sent_by_this_process_or_the_next() {
     let rig = Rig::start().await;
     let platform = rig.platform(|_| {});
-    let before = look(&platform, &Probe::ALL, &[GUILD]).await;
+    let before = probe(&platform, &Probe::ALL, &[GUILD]).await;
     rig.fail(named("cloudflare_text").unwrap());
-    let banned = look(&platform, &[Probe::Connection], &[GUILD]).await;
+    let banned = probe(&platform, &[Probe::Connection], &[GUILD]).await;
     assert_eq!(banned.summary.calls, 1);
     let calls = rig.total_calls();
-    let silent = look(&platform, &Probe::ALL, &[GUILD]).await;
+    let silent = probe(&platform, &Probe::ALL, &[GUILD]).await;
     assert_eq!((silent.summary.calls, silent.observations.len()), (0, 0));
     assert!(
         silent.summary.problems[0].text.contains("Cloudflare"),
         "{:?}",
         silent.summary.problems
     );
-    let next_process = rig.look_once(&Probe::ALL, &[GUILD]).await;
+    let next_process = rig.probe_once(&Probe::ALL, &[GUILD]).await;
     assert_eq!((next_process.summary.calls, rig.total_calls()), (0, calls));
     let record = silent.record_after(GUILD, &[&before, &banned]);
     assert_eq!(
@@ -121,7 +121,7 @@ async fn after_a_ban_nothing_is_sent_by_this_process_or_the_next() {
     rig.discord().host().faults().clear();
     rig.clock.advance(301_000);
     assert_eq!(
-        rig.look_once(&Probe::ALL, &[GUILD]).await.record(GUILD).status,
+        rig.probe_once(&Probe::ALL, &[GUILD]).await.record(GUILD).status,
         Status::Connected
     );
 }
@@ -141,13 +141,13 @@ async fn refused_requests_stop_by_themselves_long_before_the_ban() {
         options.guilds = with_a_channel_each(&guilds);
     });
     for _ in 0..3 {
-        look(&platform, &[Probe::Permissions], &guilds).await;
+        probe(&platform, &[Probe::Permissions], &guilds).await;
     }
     let refused = rig.discord().invalid_requests();
     // Requests in flight when the limit was reached may come on top.
     assert!((10..=14).contains(&refused), "{refused}");
     assert_eq!(
-        rig.look_once(&[Probe::Connection], &guilds)
+        rig.probe_once(&[Probe::Connection], &guilds)
             .await
             .record(guilds[0])
             .status,
@@ -165,9 +165,9 @@ async fn a_forbidden_channel_is_left_alone_for_a_while() {
             channels: vec![9_200],
         });
     });
-    let first = look(&platform, &[Probe::Permissions], &[GUILD]).await;
+    let first = probe(&platform, &[Probe::Permissions], &[GUILD]).await;
     assert!(first.answers(CHANNEL_METHOD));
-    let second = look(&platform, &[Probe::Permissions], &[GUILD]).await;
+    let second = probe(&platform, &[Probe::Permissions], &[GUILD]).await;
     assert!(
         !second.answers(CHANNEL_METHOD),
         "what was not asked is not claimed"
@@ -175,6 +175,6 @@ async fn a_forbidden_channel_is_left_alone_for_a_while() {
     assert!(second.answers(GUILD_METHOD), "the guild was asked");
     assert_eq!(rig.calls("channels/9200"), 1);
     rig.clock.advance(301_000);
-    look(&platform, &[Probe::Permissions], &[GUILD]).await;
+    probe(&platform, &[Probe::Permissions], &[GUILD]).await;
     assert_eq!(rig.calls("channels/9200"), 2);
 }

@@ -100,8 +100,8 @@ impl Rig {
     }
 
     /// Runs one probe, in a process of its own.
-    pub(super) async fn look_once(&self, probes: &[Probe], guilds: &[u64]) -> Seen {
-        look(&self.platform(|_| {}), probes, guilds).await
+    pub(super) async fn probe_once(&self, probes: &[Probe], guilds: &[u64]) -> Seen {
+        probe(&self.platform(|_| {}), probes, guilds).await
     }
 
     /// Runs one probe with these channels configured for the usual guild.
@@ -114,7 +114,7 @@ impl Rig {
                 },
             );
         });
-        look(&platform, &[Probe::Permissions], &[GUILD]).await
+        probe(&platform, &[Probe::Permissions], &[GUILD]).await
     }
 
     pub(super) fn calls(&self, path: &str) -> u64 {
@@ -197,7 +197,7 @@ pub(super) fn key(guild: u64) -> SourceKey {
     SourceKey::new(PlatformName::Discord, &guild.to_string()).unwrap()
 }
 
-pub(super) async fn look(platform: &DiscordPlatform, probes: &[Probe], guilds: &[u64]) -> Seen {
+pub(super) async fn probe(platform: &DiscordPlatform, probes: &[Probe], guilds: &[u64]) -> Seen {
     let sink = Collect::default();
     let probes: ProbeSet = probes.iter().copied().collect();
     let sources: Vec<_> = guilds.iter().map(|id| key(*id)).collect();

@@ -21,7 +21,7 @@ async fn demo_guilds_are_reported_with_their_actual_state() {
             options.guilds.insert(guild, GuildOptions { channels });
         }
     });
-    let seen = look(&platform, &Probe::ALL, &demo::GUILDS).await;
+    let seen = probe(&platform, &Probe::ALL, &demo::GUILDS).await;
 
     let healthy = seen.record(demo::HEALTHY);
     assert_eq!(healthy.status, Status::Connected);
@@ -87,7 +87,7 @@ async fn two_thousand_guilds_are_read_in_ten_list_calls() {
             ..GuildSpec::default()
         });
     }
-    let seen = rig.look_once(&Probe::ALL, &guilds).await;
+    let seen = rig.probe_once(&Probe::ALL, &guilds).await;
     assert_eq!((rig.calls("users/@me/guilds"), rig.calls("users/@me")), (10, 1));
     assert_eq!((seen.summary.calls, rig.total_calls()), (11, 11));
     for id in &guilds {
@@ -102,7 +102,7 @@ async fn two_thousand_guilds_are_read_in_ten_list_calls() {
 
 #[tokio::test]
 async fn ten_thousand_probes_never_identify() {
-    const LOOKS: usize = 10_000;
+    const RUNS: usize = 10_000;
     let rig = Rig::start().await;
     rig.discord().knobs(|knobs| {
         knobs.global_per_second = usize::MAX;
@@ -111,20 +111,20 @@ async fn ten_thousand_probes_never_identify() {
     let platforms: Vec<_> = (0..10)
         .map(|_| rig.platform(|options| options.requests_per_second = u32::MAX))
         .collect();
-    let looks = (0..LOOKS).map(|n| {
+    let runs = (0..RUNS).map(|n| {
         let probes = if n % 20 == 0 {
             &Probe::ALL[..]
         } else {
             &[Probe::Connection]
         };
-        look(&platforms[n % 10], probes, &[GUILD])
+        probe(&platforms[n % 10], probes, &[GUILD])
     });
     let mut connected = 0;
-    let mut looks = futures_util::StreamExt::buffer_unordered(futures_util::stream::iter(looks), 16);
-    while let Some(seen) = futures_util::StreamExt::next(&mut looks).await {
+    let mut runs = futures_util::StreamExt::buffer_unordered(futures_util::stream::iter(runs), 16);
+    while let Some(seen) = futures_util::StreamExt::next(&mut runs).await {
         connected += usize::from(seen.record(GUILD).status == Status::Connected);
     }
-    assert_eq!(connected, LOOKS);
+    assert_eq!(connected, RUNS);
     let gateway = rig.discord().gateway_counts();
     assert_eq!(
         (gateway.identifies, gateway.connections, rig.calls("gateway/bot")),
@@ -157,11 +157,11 @@ async fn guild_without_the_bot_is_an_error_with_valid_token() {
         let rig = Rig::start().await;
         rig.discord().knobs(|knobs| knobs.outsider_404 = not_found);
         assert_eq!(
-            rig.look_once(&Probe::ALL, &[GUILD]).await.record(GUILD).status,
+            rig.probe_once(&Probe::ALL, &[GUILD]).await.record(GUILD).status,
             Status::Connected
         );
         rig.discord().remove_guild(GUILD);
-        let seen = rig.look_once(&Probe::ALL, &[GUILD]).await;
+        let seen = rig.probe_once(&Probe::ALL, &[GUILD]).await;
         let record = seen.record(GUILD);
         assert_eq!(
             (record.status, record.auth_status),
@@ -177,11 +177,11 @@ async fn guild_left_while_live_has_no_stream() {
     let rig = Rig::start().await;
     rig.discord().set_event(GUILD, 9_500, 2);
     let platform = rig.platform(|options| options.stream_from = Some(StreamFrom::Event));
-    let live = look(&platform, &Probe::ALL, &[GUILD]).await;
+    let live = probe(&platform, &Probe::ALL, &[GUILD]).await;
     assert_eq!(live.record(GUILD).stream_status, StreamStatus::Online);
     rig.discord().remove_guild(GUILD);
     rig.pass(30_000);
-    let left = look(&platform, &Probe::ALL, &[GUILD]).await;
+    let left = probe(&platform, &Probe::ALL, &[GUILD]).await;
     let record = left.record_after(GUILD, &[&live]);
     assert_eq!(
         (record.status, record.stream_status),
@@ -190,7 +190,7 @@ async fn guild_left_while_live_has_no_stream() {
     // A later failure does not bring it back.
     rig.pass(30_000);
     rig.fail(Fault::status(503));
-    let failed = look(&platform, &Probe::ALL, &[GUILD]).await;
+    let failed = probe(&platform, &Probe::ALL, &[GUILD]).await;
     let record = failed.record_after(GUILD, &[&live, &left]);
     assert_eq!(
         (record.status, record.stream_status),
@@ -203,7 +203,7 @@ async fn a_404_of_the_guild_list_marks_no_guild_gone() {
     let rig = Rig::start().await;
     rig.discord().set_event(GUILD, 9_500, 2);
     let platform = rig.platform(|options| options.stream_from = Some(StreamFrom::Event));
-    let live = look(&platform, &Probe::ALL, &[GUILD]).await;
+    let live = probe(&platform, &Probe::ALL, &[GUILD]).await;
     rig.clock.advance(30_000);
     let faults = rig.discord().host().faults();
     let of_discord = FaultBody::Json(serde_json::json!({"message": "404: Not Found", "code": 0}));
@@ -214,7 +214,7 @@ async fn a_404_of_the_guild_list_marks_no_guild_gone() {
                 .with_body(body.clone())
                 .on("/api/v10/users/@me/guilds"),
         );
-        let failed = look(&platform, &Probe::ALL, &[GUILD]).await;
+        let failed = probe(&platform, &Probe::ALL, &[GUILD]).await;
         let record = failed.record_after(GUILD, &[&live]);
         assert_eq!(record.stream_status, StreamStatus::Online, "{body:?}");
         assert_eq!(record.status, Status::Connected, "{body:?}");
@@ -228,9 +228,9 @@ async fn a_404_of_the_guild_list_marks_no_guild_gone() {
         );
         faults.clear();
     }
-    let failed = look(&platform, &Probe::ALL, &[GUILD]).await;
+    let failed = probe(&platform, &Probe::ALL, &[GUILD]).await;
     rig.clock.advance(30_000);
-    let again = look(&platform, &Probe::ALL, &[GUILD]).await;
+    let again = probe(&platform, &Probe::ALL, &[GUILD]).await;
     assert_eq!(
         again.record_after(GUILD, &[&live, &failed]).status,
         Status::Connected
@@ -290,7 +290,7 @@ async fn new_channel_configuration_applies_at_next_probe() {
     let rig = Rig::start().await;
     let platform = rig.platform(|_| {});
     let scope = async || {
-        let seen = look(&platform, &[Probe::Permissions], &[GUILD]).await;
+        let seen = probe(&platform, &[Probe::Permissions], &[GUILD]).await;
         seen.record(GUILD).metadata["permissionScope"].clone()
     };
     assert_eq!(scope().await, "guild");
@@ -372,13 +372,13 @@ async fn a_timeout_is_seen_where_the_list_leaves_it_out() {
     let rig = Rig::start().await;
     rig.discord()
         .time_out(GUILD, Some(rig.clock.now().plus_secs(3_600)));
-    let seen = rig.look_once(&[Probe::Permissions], &[GUILD]).await;
+    let seen = rig.probe_once(&[Probe::Permissions], &[GUILD]).await;
     assert_eq!(
         seen.record(GUILD).held(),
         ["READ_MESSAGE_HISTORY", "VIEW_CHANNEL"]
     );
     rig.discord().put_role(GUILD, GUILD + 1, 1 << 3, None);
-    let seen = rig.look_once(&[Probe::Permissions], &[GUILD]).await;
+    let seen = rig.probe_once(&[Probe::Permissions], &[GUILD]).await;
     assert_eq!(seen.record(GUILD).held().len(), 52, "administrators are exempt");
     assert_eq!(rig.calls("guilds/9001/members/4001"), 1);
 }
@@ -387,7 +387,7 @@ async fn a_timeout_is_seen_where_the_list_leaves_it_out() {
 async fn unknown_permission_bit_is_reported_by_number() {
     let rig = Rig::start().await;
     rig.discord().put_role(GUILD, GUILD + 1, 1 << 47 | 1 << 60, None);
-    let seen = rig.look_once(&[Probe::Permissions], &[GUILD]).await;
+    let seen = rig.probe_once(&[Probe::Permissions], &[GUILD]).await;
     let held = seen.record(GUILD).permissions.unwrap();
     assert!(
         held.contains(&"BIT_47".to_owned()) && held.contains(&"BIT_60".to_owned()),
@@ -405,7 +405,7 @@ async fn a_guild_has_no_stream_unless_one_is_mapped() {
         ..ChannelSpec::default()
     });
     rig.discord().set_stage(9_202, Some("Q&A"));
-    let seen = rig.look_once(&[Probe::Stream, Probe::Viewers], &[GUILD]).await;
+    let seen = rig.probe_once(&[Probe::Stream, Probe::Viewers], &[GUILD]).await;
     assert_eq!((seen.observations.len(), rig.total_calls()), (0, 0));
     assert_eq!(seen.record(GUILD).stream_status, StreamStatus::Unknown);
 }
@@ -422,7 +422,7 @@ async fn stages_and_events_can_be_mapped() {
     });
     for from in [StreamFrom::Stage, StreamFrom::Event] {
         let platform = rig.platform(|all| all.stream_from = Some(from));
-        let status = async || look(&platform, &[Probe::Stream], &[GUILD]).await.record(GUILD);
+        let status = async || probe(&platform, &[Probe::Stream], &[GUILD]).await.record(GUILD);
         assert_eq!(status().await.stream_status, StreamStatus::Offline, "{from:?}");
         discord.set_event(GUILD, 9_500, 1);
         assert_eq!(status().await.stream_status, StreamStatus::Offline, "{from:?}");
@@ -469,7 +469,7 @@ async fn one_odd_guild_in_the_list_disconnects_no_other() {
     let rig = Rig::start().await;
     let list = r#"[{"id":9001,"name":"Lab \ud83d","permissions":3148864},{"id":null,"name":"x"},[],7]"#;
     answers(&rig, "/users/@me/guilds", list);
-    let seen = rig.look_once(&[Probe::Connection], &[GUILD, 9_002]).await;
+    let seen = rig.probe_once(&[Probe::Connection], &[GUILD, 9_002]).await;
     let lab = seen.record(GUILD);
     assert_eq!(
         (lab.status, lab.metadata["guildName"].as_str()),
@@ -500,7 +500,7 @@ async fn row_with_an_impossible_guild_id_marks_no_guild_as_left() {
             "/users/@me/guilds",
             &format!(r#"[{{"id":{id},"name":"x"}},{{"id":"9001"}}]"#),
         );
-        let seen = rig.look_once(&[Probe::Connection], &[GUILD, 9_002]).await;
+        let seen = rig.probe_once(&[Probe::Connection], &[GUILD, 9_002]).await;
         assert_eq!(seen.record(GUILD).status, Status::Connected, "{id}");
         let missing = seen.record(9_002);
         assert_ne!(missing.status, Status::Error, "{id}");
@@ -523,7 +523,7 @@ async fn answer_without_the_guild_list_marks_no_guild_as_left() {
     ] {
         let rig = Rig::start().await;
         answers(&rig, "/users/@me/guilds", body);
-        let seen = rig.look_once(&[Probe::Connection], &[GUILD]).await;
+        let seen = rig.probe_once(&[Probe::Connection], &[GUILD]).await;
         let gone = |seen: &Observation| matches!(*seen.fact, Fact::NoSuchSource { .. });
         assert!(!seen.observations.iter().any(gone), "{body}");
         let resolved = rig.platform(|_| {}).resolve(&["lab".to_owned()]).await;
@@ -543,7 +543,7 @@ async fn unreadable_owner_or_permissions_grant_nothing() {
         let rig = Rig::start().await;
         answers(&rig, "/users/@me/guilds", &format!("[{row}]"));
         let seen = rig
-            .look_once(&[Probe::Connection, Probe::Permissions], &[GUILD])
+            .probe_once(&[Probe::Connection, Probe::Permissions], &[GUILD])
             .await;
         let record = seen.record(GUILD);
         assert_eq!(record.status, Status::Connected, "{row}");
@@ -569,7 +569,7 @@ async fn a_channel_without_its_type_does_not_end_a_stream() {
         (r#"[{"id":"9200","type":0}]"#, true),
     ] {
         answers(&rig, "/guilds/9001/channels", channels);
-        let seen = look(&rig.platform(mapped), &[Probe::Stream], &[GUILD]).await;
+        let seen = probe(&rig.platform(mapped), &[Probe::Stream], &[GUILD]).await;
         let reported = seen
             .observations
             .iter()
@@ -588,10 +588,10 @@ async fn answer_is_dated_by_when_it_was_asked_for() {
         ..ChannelSpec::default()
     });
     let platform = rig.platform(|options| options.stream_from = Some(StreamFrom::Stage));
-    look(&platform, &[Probe::Connection], &[GUILD]).await;
+    probe(&platform, &[Probe::Connection], &[GUILD]).await;
     rig.fail(Fault::delay(900).on("/api/v10/stage-instances"));
     let asked_at = rig.clock.now();
-    let seen = look(&platform, &[Probe::Stream], &[GUILD]).await;
+    let seen = probe(&platform, &[Probe::Stream], &[GUILD]).await;
     rig.discord().host().faults().clear();
     let absent = seen
         .observations

@@ -151,7 +151,7 @@ async fn polls_do_not_override_more_exact_gateway_permissions() {
     eventually("known", || harness.record(GUILD).held().len() == 2).await;
     let calls = rig.total_calls();
     let both = [Probe::Connection, Probe::Permissions];
-    let polled = look(&platform, &both, &[GUILD]).await.record(GUILD);
+    let polled = probe(&platform, &both, &[GUILD]).await.record(GUILD);
     assert_eq!(polled.held(), ["READ_MESSAGE_HISTORY", "VIEW_CHANNEL"]);
     assert_eq!(polled.metadata["mode"], "gateway");
     assert_eq!(
@@ -160,7 +160,7 @@ async fn polls_do_not_override_more_exact_gateway_permissions() {
         "the list, and no request about the member"
     );
     harness.end().await;
-    let polled = look(&platform, &both, &[GUILD]).await.record(GUILD);
+    let polled = probe(&platform, &both, &[GUILD]).await.record(GUILD);
     assert_eq!(polled.held().len(), 2);
     assert_eq!(polled.metadata["mode"], "poll");
     assert_eq!(
@@ -186,15 +186,15 @@ async fn token_replaced_at_runtime_is_used_by_next_probe() {
     let mut changes = platform.token_changes();
     let auth = |seen: &Seen| seen.record(GUILD).auth_status;
     assert_eq!(
-        auth(&look(&platform, &Probe::ALL, &[GUILD]).await),
+        auth(&probe(&platform, &Probe::ALL, &[GUILD]).await),
         Some(AuthResult::Valid)
     );
     let fresh = rig.discord().reset_token(BOT, false).unwrap();
     assert_eq!(
-        auth(&look(&platform, &Probe::ALL, &[GUILD]).await),
+        auth(&probe(&platform, &Probe::ALL, &[GUILD]).await),
         Some(AuthResult::Revoked)
     );
-    let silent = look(&platform, &Probe::ALL, &[GUILD]).await;
+    let silent = probe(&platform, &Probe::ALL, &[GUILD]).await;
     assert_eq!(
         (auth(&silent), silent.summary.calls),
         (Some(AuthResult::Revoked), 0)
@@ -202,7 +202,7 @@ async fn token_replaced_at_runtime_is_used_by_next_probe() {
     assert!(!changes.has_changed().unwrap());
     keep(&fresh).await;
     assert_eq!(
-        auth(&look(&platform, &Probe::ALL, &[GUILD]).await),
+        auth(&probe(&platform, &Probe::ALL, &[GUILD]).await),
         Some(AuthResult::Valid)
     );
     assert!(changes.has_changed().unwrap(), "listeners are told");
@@ -214,7 +214,7 @@ async fn token_replaced_at_runtime_is_used_by_next_probe() {
     .await;
     keep("with a blank").await;
     assert_eq!(
-        auth(&look(&platform, &Probe::ALL, &[GUILD]).await),
+        auth(&probe(&platform, &Probe::ALL, &[GUILD]).await),
         Some(AuthResult::Valid)
     );
     assert!(

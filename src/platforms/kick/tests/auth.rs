@@ -22,8 +22,8 @@ const SCOPES: [&str; 3] = ["user:read", "channel:read", "chat:write"];
 #[tokio::test]
 async fn app_token_is_fetched_once_and_stored() {
     let rig = Rig::start().await;
-    rig.look_at(ADA).await;
-    rig.look_at(ADA).await;
+    rig.probe_one(ADA).await;
+    rig.probe_one(ADA).await;
     assert_eq!(rig.calls("/oauth/token"), 1);
     assert_eq!(rig.record(ADA).auth_status, Some(AuthResult::Valid));
     let token = rig.app_token().await;
@@ -35,10 +35,10 @@ async fn app_token_is_fetched_once_and_stored() {
 async fn early_revoked_app_token_is_replaced_and_call_repeated() {
     let rig = Rig::start().await;
     rig.kick().go_live(ADA);
-    rig.look_at(ADA).await;
+    rig.probe_one(ADA).await;
     let first = rig.app_token().await;
     rig.kick().disconnect(None);
-    rig.look(&[Probe::Stream], &[ADA]).await;
+    rig.probe(&[Probe::Stream], &[ADA]).await;
     assert_eq!(rig.record(ADA).stream_status, Online);
     assert_eq!(rig.record(ADA).status, Status::Connected);
     assert_eq!(rig.calls("/oauth/token"), 2);
@@ -53,7 +53,7 @@ async fn wrong_client_secret_is_reported_and_not_retried() {
         std::time::Duration::from_mins(1),
     )
     .await;
-    let summary = rig.look_at(ADA).await;
+    let summary = rig.probe_one(ADA).await;
     assert!(
         summary
             .problems
@@ -61,7 +61,7 @@ async fn wrong_client_secret_is_reported_and_not_retried() {
             .any(|problem| problem.text.contains("invalid_client")),
         "{summary:?}"
     );
-    rig.look_at(ADA).await;
+    rig.probe_one(ADA).await;
     assert_eq!(rig.calls("/oauth/token"), 1);
     let record = rig.record(ADA);
     assert_eq!((record.status, record.auth_status), (Status::Error, None));
@@ -76,7 +76,7 @@ async fn wrong_client_secret_is_reported_and_not_retried() {
 async fn user_token_is_refreshed_before_expiry_and_stored() {
     let rig = Rig::start().await;
     let (access, refresh) = rig.log_in(&SCOPES, 6_700).await;
-    rig.look_at(ADA).await;
+    rig.probe_one(ADA).await;
     let stored = rig.stored("kick/bot").await;
     assert_ne!(stored.access.expose_secret(), access);
     assert_ne!(stored.refresh.unwrap().secret.expose_secret(), refresh);
@@ -92,7 +92,7 @@ async fn expired_token_is_refreshed_for_either_inactive_response() {
             .knobs(|knobs| knobs.introspect_inactive_401 = by_status);
         let (access, _) = rig.log_in(&SCOPES, 0).await;
         rig.kick().expire_token(&access);
-        rig.look(&[Probe::Auth], &[ADA]).await;
+        rig.probe(&[Probe::Auth], &[ADA]).await;
         assert_eq!(
             rig.record(ADA).auth_status,
             Some(AuthResult::Valid),
@@ -110,10 +110,10 @@ async fn removed_application_is_revoked_and_not_refreshed_again() {
             knobs.invalid_grant_401 = by_status;
         });
         rig.log_in(&SCOPES, 0).await;
-        rig.look_at(ADA).await;
+        rig.probe_one(ADA).await;
         rig.kick().disconnect(Some(BOT_ID));
         rig.later(10);
-        rig.look_at(ADA).await;
+        rig.probe_one(ADA).await;
         let record = rig.record(ADA);
         assert_eq!(
             record.auth_status,
@@ -124,7 +124,7 @@ async fn removed_application_is_revoked_and_not_refreshed_again() {
         assert_eq!(record.status, Status::Error);
         let refreshes = rig.calls("/oauth/token");
         rig.later(10);
-        rig.look_at(ADA).await;
+        rig.probe_one(ADA).await;
         assert_eq!(
             rig.calls("/oauth/token"),
             refreshes,
@@ -141,7 +141,7 @@ async fn authorization_idle_for_a_month_is_expired_not_revoked() {
     rig.later(31 * 86_400);
     rig.kick().expire_token(&access);
     rig.kick().age_out_refresh(BOT_ID);
-    let summary = rig.look(&[Probe::Auth], &[ADA]).await;
+    let summary = rig.probe(&[Probe::Auth], &[ADA]).await;
     assert_eq!(rig.record(ADA).auth_status, Some(AuthResult::Expired));
     assert!(
         summary
@@ -159,7 +159,7 @@ async fn aging_authorization_causes_warning_from_day_25() {
     // The refreshes fail, as they do while the OAuth host is down.
     rig.later(26 * 86_400);
     rig.fail(Fault::status(404).on("/oauth/token").with_body(FaultBody::Html));
-    let summary = rig.look(&[Probe::Auth], &[ADA]).await;
+    let summary = rig.probe(&[Probe::Auth], &[ADA]).await;
     assert!(
         summary
             .problems
@@ -184,11 +184,11 @@ async fn failing_oauth_host_does_not_change_token_status() {
     ] {
         let rig = Rig::start().await;
         rig.log_in(&SCOPES, 0).await;
-        rig.look_at(ADA).await;
+        rig.probe_one(ADA).await;
         assert_eq!(rig.record(ADA).auth_status, Some(AuthResult::Valid));
         rig.fail(fault.clone().on("/oauth"));
         rig.later(3_600);
-        rig.look(&[Probe::Auth], &[ADA]).await;
+        rig.probe(&[Probe::Auth], &[ADA]).await;
         let record = rig.record(ADA);
         assert_eq!(record.auth_status, Some(AuthResult::Valid), "{fault:?}");
         assert_eq!(record.status, Status::Connected, "{fault:?}");
@@ -200,11 +200,11 @@ async fn revoked_bot_token_is_found_at_the_next_connection_poll() {
     const POLL: [Probe; 3] = [Probe::Connection, Probe::Stream, Probe::Viewers];
     let rig = Rig::start().await;
     rig.log_in(&SCOPES, 0).await;
-    rig.look_at(ADA).await;
+    rig.probe_one(ADA).await;
     assert_eq!(rig.record(ADA).auth_status, Some(AuthResult::Valid));
     let before = rig.calls("/oauth/token/introspect");
     rig.later(60);
-    rig.look(&POLL, &[ADA, BOT_ID]).await;
+    rig.probe(&POLL, &[ADA, BOT_ID]).await;
     assert_eq!(
         rig.calls("/oauth/token/introspect"),
         before + 1,
@@ -212,7 +212,7 @@ async fn revoked_bot_token_is_found_at_the_next_connection_poll() {
     );
     rig.kick().disconnect(Some(BOT_ID));
     rig.later(60);
-    rig.look(&POLL, &[ADA]).await;
+    rig.probe(&POLL, &[ADA]).await;
     let record = rig.record(ADA);
     assert_eq!(
         (record.auth_status, record.status),
@@ -226,13 +226,13 @@ async fn revoked_bot_token_is_found_at_the_next_connection_poll() {
 async fn oauth_outage_leaves_connection_polls_as_they_are() {
     let rig = Rig::start().await;
     rig.log_in(&SCOPES, 0).await;
-    rig.look_at(ADA).await;
+    rig.probe_one(ADA).await;
     rig.fail(Fault::status(404).on("/oauth"));
     rig.later(60);
-    rig.look(&[Probe::Connection], &[ADA]).await;
+    rig.probe(&[Probe::Connection], &[ADA]).await;
     let sent = rig.calls("/oauth/token/introspect");
     rig.later(60);
-    rig.look(&[Probe::Connection], &[ADA]).await;
+    rig.probe(&[Probe::Connection], &[ADA]).await;
     assert_eq!(
         rig.calls("/oauth/token/introspect"),
         sent,
@@ -254,7 +254,7 @@ async fn polls_near_the_rate_limit_check_no_account() {
     .await;
     rig.log_in(&SCOPES, 0).await;
     // The app token, the list and the channels: half of the limit, the rest of which is for the next polls.
-    rig.look(&[Probe::Connection], &[ADA]).await;
+    rig.probe(&[Probe::Connection], &[ADA]).await;
     assert_eq!(rig.calls("/oauth/token/introspect"), 0);
     assert_eq!(rig.record(ADA).status, Status::Connected);
 }
@@ -278,14 +278,14 @@ async fn foreign_refusal_of_the_oauth_host_is_no_evidence() {
         for expired in [false, true] {
             let rig = Rig::start().await;
             let (access, _) = rig.log_in(&SCOPES, 0).await;
-            rig.look_at(ADA).await;
+            rig.probe_one(ADA).await;
             assert_eq!(rig.record(ADA).auth_status, Some(AuthResult::Valid));
             if expired {
                 rig.later(7_300);
                 rig.kick().expire_token(&access);
             }
             rig.fail(fault.clone().on("/oauth"));
-            rig.look(&[Probe::Auth], &[ADA]).await;
+            rig.probe(&[Probe::Auth], &[ADA]).await;
             assert_eq!(
                 rig.record(ADA).auth_status,
                 Some(AuthResult::Valid),
@@ -293,7 +293,7 @@ async fn foreign_refusal_of_the_oauth_host_is_no_evidence() {
             );
             rig.kick().host().faults().clear();
             rig.later(60);
-            rig.look(&[Probe::Auth], &[ADA]).await;
+            rig.probe(&[Probe::Auth], &[ADA]).await;
             assert_eq!(
                 rig.record(ADA).auth_status,
                 Some(AuthResult::Valid),
@@ -312,7 +312,7 @@ async fn one_foreign_401_of_the_api_is_asked_again() {
         let rig = Rig::start().await;
         rig.log_in(&SCOPES, 0).await;
         rig.fail(fault.clone().on("/public").times(1));
-        rig.look(&[Probe::Connection, Probe::Stream], &[ADA]).await;
+        rig.probe(&[Probe::Connection, Probe::Stream], &[ADA]).await;
         let record = rig.record(ADA);
         assert_eq!(
             (record.status, record.last_error),
@@ -329,7 +329,7 @@ async fn nonsense_token_is_rejected() {
         let mut token = StoredToken::unproven("nonsense", rig.sim.clock.now());
         token.refresh = refresh.map(RefreshToken::fresh);
         rig.keep(BOT, token).await;
-        rig.look(&[Probe::Auth], &[ADA]).await;
+        rig.probe(&[Probe::Auth], &[ADA]).await;
         let known = rig.knowledge(ADA);
         let bot = &known.evidence.auth[&Identity::named(BOT)].value;
         assert_eq!((bot.result, bot.rejected), (AuthResult::Expired, true), "{bot:?}");
@@ -340,13 +340,13 @@ async fn nonsense_token_is_rejected() {
 async fn scopes_are_permissions_and_their_loss_is_reported() {
     let rig = Rig::start().await;
     rig.log_in(&SCOPES, 0).await;
-    rig.look_at(ADA).await;
+    rig.probe_one(ADA).await;
     let permissions = |rig: &Rig| -> BTreeSet<String> { rig.record(ADA).held().iter().cloned().collect() };
     assert!(permissions(&rig).contains("scope:chat:write"));
     assert!(!permissions(&rig).contains("scope:moderation:ban"));
     rig.kick().shrink_scope(BOT_ID, "chat:write");
     rig.later(600);
-    let summary = rig.look_at(ADA).await;
+    let summary = rig.probe_one(ADA).await;
     assert!(!permissions(&rig).contains("scope:chat:write"));
     assert!(
         summary
@@ -365,7 +365,7 @@ async fn the_bot_owns_its_own_channel_and_badges_age_out() {
     rig.platform
         .badges()
         .saw(ADA, rig.later(0), ["moderator".to_owned()].into());
-    rig.look(&[Probe::Permissions], &[ADA, BOT_ID]).await;
+    rig.probe(&[Probe::Permissions], &[ADA, BOT_ID]).await;
     assert!(
         rig.record(BOT_ID)
             .held()
@@ -373,7 +373,7 @@ async fn the_bot_owns_its_own_channel_and_badges_age_out() {
     );
     assert!(rig.record(ADA).held().contains(&"badge:moderator".to_owned()));
     rig.later(8 * 86_400);
-    rig.look(&[Probe::Permissions], &[ADA]).await;
+    rig.probe(&[Probe::Permissions], &[ADA]).await;
     assert!(!rig.record(ADA).held().contains(&"badge:moderator".to_owned()));
 }
 
@@ -386,7 +386,7 @@ async fn token_of_another_user_or_application_is_never_used() {
     .await;
     rig.log_in(&SCOPES, 0).await;
     rig.kick().add_app("other", "secret");
-    let summary = rig.look(&[Probe::Auth], &[ADA]).await;
+    let summary = rig.probe(&[Probe::Auth], &[ADA]).await;
     assert!(
         summary
             .problems
@@ -406,7 +406,7 @@ async fn token_of_another_user_or_application_is_never_used() {
     let now = rig.later(0);
     rig.keep("kick/bot", StoredToken::unproven(foreign.access, now))
         .await;
-    let summary = rig.look(&[Probe::Auth], &[ADA]).await;
+    let summary = rig.probe(&[Probe::Auth], &[ADA]).await;
     assert!(
         summary
             .problems
@@ -429,7 +429,7 @@ async fn kick_401_for_a_valid_token_is_no_claim_about_the_account() {
     let words = serde_json::json!({"data": {}, "message": "Unauthorized"});
     let fault = Fault::status(401).with_body(FaultBody::Json(words));
     rig.fail(fault.on("/public/v1/users/livestreams"));
-    rig.look(&[Probe::Stream], &[ADA]).await;
+    rig.probe(&[Probe::Stream], &[ADA]).await;
     let record = rig.record(ADA);
     assert_eq!(record.auth_status, Some(AuthResult::Valid));
     let error = record.last_error.unwrap();
@@ -448,7 +448,7 @@ async fn missing_identity_sends_nothing_and_is_reported() {
         std::time::Duration::from_mins(1),
     )
     .await;
-    let summary = rig.look_at(ADA).await;
+    let summary = rig.probe_one(ADA).await;
     assert_eq!(summary.calls, 0);
     assert!(summary.problems[0].text.contains("kick.client_id"), "{summary:?}");
     assert_eq!(rig.record(ADA).status, Status::Error);
@@ -459,9 +459,9 @@ async fn missing_identity_sends_nothing_and_is_reported() {
 async fn no_token_or_secret_appears_in_observations_or_output() {
     let rig = Rig::start().await;
     let (access, refresh) = rig.log_in(&SCOPES, 0).await;
-    let before = format!("{:?}", rig.look_at(ADA).await);
+    let before = format!("{:?}", rig.probe_one(ADA).await);
     rig.kick().disconnect(Some(BOT_ID));
-    let after = format!("{:?}", rig.look_at(ADA).await);
+    let after = format!("{:?}", rig.probe_one(ADA).await);
     let app = rig.app_token().await.access.expose_secret().to_owned();
     let reported = format!("{before}{after}{}{}", rig.facts(ADA), rig.facts(BOT_ID));
     for secret in [access.as_str(), &refresh, &app, "hush", "private@example.invalid"] {
@@ -512,13 +512,13 @@ async fn active_token_past_its_expiry_that_the_api_refuses_is_not_valid() {
             )
             .await;
         }
-        rig.look(&[Probe::Auth], &[ADA]).await;
+        rig.probe(&[Probe::Auth], &[ADA]).await;
         assert_eq!(rig.record(ADA).auth_status, Some(AuthResult::Valid));
         // The API refuses the token, and its refresh gets `invalid_grant`.
         rig.kick().disconnect(Some(BOT_ID));
         rig.fail(introspection(&rig, -600));
         rig.later(60);
-        rig.look(&[Probe::Auth], &[ADA]).await;
+        rig.probe(&[Probe::Auth], &[ADA]).await;
         assert_eq!(rig.record(ADA).auth_status, Some(expected), "{}", rig.facts(ADA));
     }
 }
@@ -528,7 +528,7 @@ async fn active_token_past_its_expiry_that_the_api_accepts_is_valid() {
     let rig = Rig::start().await;
     rig.log_in(&SCOPES, 0).await;
     rig.fail(introspection(&rig, -600));
-    rig.look(&[Probe::Auth], &[ADA]).await;
+    rig.probe(&[Probe::Auth], &[ADA]).await;
     assert_eq!(rig.record(ADA).auth_status, Some(AuthResult::Valid));
     assert_eq!(rig.stored(BOT).await.expires_at, None);
 }
@@ -538,11 +538,11 @@ async fn active_token_past_its_expiry_without_the_apis_answer_is_unknown() {
     let rig = Rig::start().await;
     rig.log_in(&SCOPES, 0).await;
     // The owner of the token is known, so that no other request needs this endpoint.
-    rig.look(&[Probe::Auth], &[ADA]).await;
+    rig.probe(&[Probe::Auth], &[ADA]).await;
     rig.forget();
     rig.fail(introspection(&rig, -600));
     rig.fail(Fault::status(401).on("/public/v1/users"));
-    rig.look(&[Probe::Auth], &[BOT_ID]).await;
+    rig.probe(&[Probe::Auth], &[BOT_ID]).await;
     let check = rig
         .knowledge(BOT_ID)
         .evidence
@@ -576,12 +576,12 @@ async fn introspection_without_kicks_envelope_revokes_nothing() {
             },
         )
         .await;
-        rig.look(&[Probe::Auth], &[ADA]).await;
+        rig.probe(&[Probe::Auth], &[ADA]).await;
         assert_eq!(rig.record(ADA).auth_status, Some(AuthResult::Valid));
         let fault = Fault::status(status).with_body(FaultBody::Json(body.clone()));
         rig.fail(fault.on("/oauth/token/introspect"));
         rig.later(60);
-        rig.look(&[Probe::Auth], &[ADA]).await;
+        rig.probe(&[Probe::Auth], &[ADA]).await;
         let record = rig.record(ADA);
         assert_eq!(record.auth_status, Some(AuthResult::Valid), "{status} {body}");
         assert_ne!(record.status, Status::Error, "{status} {body}");
@@ -601,7 +601,7 @@ async fn foreign_oauth_error_of_the_token_endpoint_refuses_no_application() {
         let body = serde_json::json!({"error": name});
         let fault = Fault::status(status).with_body(FaultBody::Json(body));
         rig.fail(fault.on("/oauth/token"));
-        let summary = rig.look(&[Probe::Connection, Probe::Stream], &[ADA]).await;
+        let summary = rig.probe(&[Probe::Connection, Probe::Stream], &[ADA]).await;
         let record = rig.record(ADA);
         assert_ne!(record.status, Status::Error, "{status} {name}: {summary:?}");
         assert_eq!(record.auth_status, None, "{status} {name}");
@@ -616,7 +616,7 @@ async fn foreign_oauth_error_of_the_token_endpoint_refuses_no_application() {
         let asked = rig.calls("/oauth/token");
         assert!(asked > 1, "{status} {name}");
         rig.kick().host().faults().clear();
-        rig.look(&[Probe::Connection, Probe::Stream], &[ADA]).await;
+        rig.probe(&[Probe::Connection, Probe::Stream], &[ADA]).await;
         assert_eq!(rig.record(ADA).status, Status::Connected, "{status} {name}");
     }
 }

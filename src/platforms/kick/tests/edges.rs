@@ -18,7 +18,7 @@ const LIST: &str = "/public/v1/users/livestreams";
 async fn live_rig() -> Rig {
     let rig = Rig::start().await;
     rig.kick().go_live(ADA);
-    rig.look_at(ADA).await;
+    rig.probe_one(ADA).await;
     assert_eq!(rig.record(ADA).stream_status, Online);
     rig.later(60);
     rig
@@ -73,7 +73,7 @@ async fn api_failures_never_end_a_stream_or_revoke_a_token() {
     ] {
         let rig = live_rig().await;
         rig.fail(fault.clone().on(LIST));
-        rig.look(&[Probe::Stream, Probe::Viewers], &[ADA]).await;
+        rig.probe(&[Probe::Stream, Probe::Viewers], &[ADA]).await;
         let record = rig.record(ADA);
         assert_eq!(record.stream_status, Online, "{fault:?}");
         assert_eq!(record.auth_status, Some(AuthResult::Valid), "{fault:?}");
@@ -95,7 +95,7 @@ async fn foreign_refusal_of_kick_is_no_refusal() {
             let rig = live_rig().await;
             let fault = Fault::status(status).with_body(body);
             rig.fail(fault.clone().on("/public"));
-            rig.look(&[Probe::Connection, Probe::Stream], &[ADA]).await;
+            rig.probe(&[Probe::Connection, Probe::Stream], &[ADA]).await;
             let record = rig.record(ADA);
             assert_eq!(record.stream_status, Online, "{fault:?}");
             assert_eq!(record.auth_status, Some(AuthResult::Valid), "{fault:?}");
@@ -115,7 +115,7 @@ async fn one_failed_call_is_repeated() {
     ] {
         let rig = live_rig().await;
         rig.fail(fault.clone().on(LIST).times(1));
-        rig.look(&[Probe::Stream], &[ADA]).await;
+        rig.probe(&[Probe::Stream], &[ADA]).await;
         let record = rig.record(ADA);
         assert_eq!(record.status, Status::Connected, "{fault:?}");
         assert!(record.last_error.is_none(), "{fault:?}");
@@ -126,10 +126,10 @@ async fn one_failed_call_is_repeated() {
 async fn rate_limit_without_wait_pauses_all_requests() {
     let rig = live_rig().await;
     rig.fail(Fault::status(429));
-    let summary = rig.look_at(ADA).await;
+    let summary = rig.probe_one(ADA).await;
     assert_eq!(summary.calls, 1, "{summary:?}");
     let sent = rig.kick().host().journal().total();
-    rig.look_at(ADA).await;
+    rig.probe_one(ADA).await;
     assert_eq!(rig.kick().host().journal().total(), sent);
     assert_eq!(rig.platform.rate_limits()[0].left, 0);
     let resolved = rig.platform.resolve(&["somebody".to_owned()]).await;
@@ -148,10 +148,10 @@ async fn the_platforms_own_limit_a_minute_is_survived() {
         knobs.retry_after = Some(1);
     });
     rig.kick().go_live(ADA);
-    rig.look(&[Probe::Stream], &[ADA]).await;
+    rig.probe(&[Probe::Stream], &[ADA]).await;
     assert!(rig.record(ADA).status != Status::Error);
     rig.kick().knobs(|knobs| knobs.requests_per_minute = None);
-    rig.look(&[Probe::Stream], &[ADA]).await;
+    rig.probe(&[Probe::Stream], &[ADA]).await;
     assert_eq!(rig.record(ADA).stream_status, Online);
 }
 
@@ -160,7 +160,7 @@ async fn failed_channel_request_keeps_stream_list_result() {
     let rig = live_rig().await;
     rig.later(700);
     rig.fail(Fault::status(500).on("/public/v1/channels"));
-    rig.look(&[Probe::Connection, Probe::Stream], &[ADA]).await;
+    rig.probe(&[Probe::Connection, Probe::Stream], &[ADA]).await;
     let record = rig.record(ADA);
     assert_eq!((record.status, record.stream_status), (Status::Connected, Online));
     assert_eq!(record.last_error.unwrap().code, Code::Http(500));
@@ -172,24 +172,24 @@ async fn failing_stream_list_does_not_make_connection_flap() {
     let fault = rig.fail(Fault::status(500).on(LIST));
     // Every ten minutes the channels are requested too.
     for minute in 0..25 {
-        rig.look(&[Probe::Connection, Probe::Stream], &[ADA]).await;
+        rig.probe(&[Probe::Connection, Probe::Stream], &[ADA]).await;
         assert_eq!(rig.record(ADA).status, Status::Disconnected, "minute {minute}");
         rig.later(60);
     }
     assert!(rig.calls("/public/v1/channels") >= 3);
     rig.kick().host().faults().remove(fault);
-    rig.look(&[Probe::Connection, Probe::Stream], &[ADA]).await;
+    rig.probe(&[Probe::Connection, Probe::Stream], &[ADA]).await;
     assert_eq!(rig.record(ADA).status, Status::Connected);
 }
 
 #[tokio::test]
 async fn recovered_stream_list_ends_failure_of_offline_channel() {
     let rig = Rig::start().await;
-    rig.look_at(ADA).await;
+    rig.probe_one(ADA).await;
     rig.later(60);
     let faults = rig.kick().host().faults();
     let list = faults.add(Fault::status(500).on(LIST));
-    rig.look(&[Probe::Stream], &[ADA]).await;
+    rig.probe(&[Probe::Stream], &[ADA]).await;
     assert_eq!(rig.record(ADA).status, Status::Disconnected);
     faults.remove(list);
     rig.later(60);
@@ -208,7 +208,7 @@ async fn oauth_rate_limit_is_not_an_api_failure() {
     rig.store.set_token(&Identity::named(APP), None).await.unwrap();
     let fault = Fault::status(429).header("Retry-After", "90");
     rig.fail(fault.on("/oauth"));
-    rig.look(&[Probe::Auth], &[ADA]).await;
+    rig.probe(&[Probe::Auth], &[ADA]).await;
     let record = rig.record(ADA);
     assert_eq!(record.status, Status::Connected);
     assert_eq!(
@@ -221,7 +221,7 @@ async fn oauth_rate_limit_is_not_an_api_failure() {
 async fn requests_skipped_by_rate_limit_change_nothing() {
     let rig = live_rig().await;
     rig.fail(Fault::status(429));
-    rig.look(&[Probe::Stream], &[ADA]).await;
+    rig.probe(&[Probe::Stream], &[ADA]).await;
     let refused = rig.record(ADA);
     assert_eq!(refused.status, Status::Connected);
     assert_eq!(
@@ -229,7 +229,7 @@ async fn requests_skipped_by_rate_limit_change_nothing() {
         Code::RateLimited(PlatformName::Kick)
     );
     rig.later(60);
-    let summary = rig.look(&[Probe::Stream], &[ADA]).await;
+    let summary = rig.probe(&[Probe::Stream], &[ADA]).await;
     assert_eq!((summary.calls, summary.problems.len()), (0, 1), "{summary:?}");
     assert_eq!(rig.record(ADA), refused, "nothing new is known");
 }
@@ -240,19 +240,19 @@ async fn older_stream_list_is_used_when_the_newer_is_missing() {
     rig.kick().go_live(ADA);
     let unknown = FaultBody::Json(serde_json::json!({"message": "Not Found"}));
     rig.fail(Fault::status(404).with_body(unknown).on(LIST));
-    rig.look_at(ADA).await;
+    rig.probe_one(ADA).await;
     let record = rig.record(ADA);
     assert_eq!((record.status, record.stream_status), (Status::Connected, Online));
     assert_eq!(super::metadata(&record)["slug"], "ada");
     let asked = rig.calls(LIST);
     rig.later(60);
-    rig.look(&[Probe::Stream], &[ADA]).await;
+    rig.probe(&[Probe::Stream], &[ADA]).await;
     assert_eq!(rig.calls(LIST), asked, "it is not asked in vain again");
     assert!(rig.calls("/public/v1/livestreams") >= 2);
     rig.kick().end_stream(ADA);
     for _ in 0..3 {
         rig.later(60);
-        rig.look(&[Probe::Stream], &[ADA]).await;
+        rig.probe(&[Probe::Stream], &[ADA]).await;
     }
     assert_eq!(rig.record(ADA).stream_status, Offline);
 }
@@ -264,7 +264,7 @@ async fn an_unreadable_item_makes_no_absence() {
     rig.fail(Fault::body(FaultBody::Json(odd)).on(LIST));
     for _ in 0..4 {
         rig.later(60);
-        rig.look(&[Probe::Stream], &[ADA]).await;
+        rig.probe(&[Probe::Stream], &[ADA]).await;
     }
     assert_eq!(rig.record(ADA).stream_status, Online);
 }
@@ -284,7 +284,7 @@ async fn half_an_emoji_in_a_title_disconnects_nothing() {
         "broadcaster_user":{{"id":"{ADA}","username":null}},"category":null,"channel":null}}"#
     );
     list_answers(&rig, &format!(r#"{{"data":[{row}],"message":"OK"}}"#));
-    rig.look(&[Probe::Stream, Probe::Viewers], &[ADA]).await;
+    rig.probe(&[Probe::Stream, Probe::Viewers], &[ADA]).await;
     let record = rig.record(ADA);
     assert_eq!(record.status, Status::Connected);
     assert_eq!(record.metadata["title"], "cut \u{fffd}");
@@ -307,7 +307,7 @@ async fn a_row_that_cannot_be_read_is_not_an_absence() {
         let rig = live_rig().await;
         list_answers(&rig, &format!(r#"{{"data":{rows},"message":"OK"}}"#));
         for _ in 0..4 {
-            rig.look(&[Probe::Stream], &[ADA]).await;
+            rig.probe(&[Probe::Stream], &[ADA]).await;
             rig.later(60);
         }
         let record = rig.record(ADA);
@@ -348,7 +348,7 @@ async fn impossible_viewer_count_is_left_out() {
             r#"{{"id":"s","started_at":"2026-06-01T11:00:00Z","viewer_count":{viewers},"broadcaster_user":{{"id":{ADA}}}}}"#
         );
         list_answers(&rig, &format!(r#"{{"data":[{row}],"message":"OK"}}"#));
-        rig.look(&[Probe::Stream, Probe::Viewers], &[ADA]).await;
+        rig.probe(&[Probe::Stream, Probe::Viewers], &[ADA]).await;
         let record = rig.record(ADA);
         assert_eq!(
             (record.stream_status, record.viewer_count),
@@ -378,7 +378,7 @@ async fn answer_without_its_list_ends_neither_stream_nor_channel() {
             rig.fail(fault);
             for _ in 0..4 {
                 rig.later(700);
-                rig.look(&[Probe::Connection, Probe::Stream], &[ADA]).await;
+                rig.probe(&[Probe::Connection, Probe::Stream], &[ADA]).await;
             }
             let record = rig.record(ADA);
             assert_eq!(record.stream_status, Online, "{path} {body}");
@@ -388,7 +388,7 @@ async fn answer_without_its_list_ends_neither_stream_nor_channel() {
         let fault = Fault::body(FaultBody::Text(body.to_owned())).on("/public/v1/channels");
         rig.fail(fault);
         assert!(rig.platform.resolve(&["ada".to_owned()]).await.is_err(), "{body}");
-        rig.look_at(ADA).await;
+        rig.probe_one(ADA).await;
         let record = rig.record(ADA);
         assert_ne!(record.status, Status::Error, "{body}: {:?}", record.last_error);
         assert!(!rig.facts(ADA).contains("NoSuchSource"), "{body}");
@@ -405,7 +405,7 @@ async fn probe_after_a_web_page_names_the_page_as_the_reason() {
             .header("content-type", "text/html");
         rig.fail(fault);
         for probe in ["first", "second"] {
-            let summary = rig.look(&[Probe::Connection, Probe::Stream], &[ADA]).await;
+            let summary = rig.probe(&[Probe::Connection, Probe::Stream], &[ADA]).await;
             let texts: Vec<_> = summary.problems.iter().map(|problem| &problem.text).collect();
             assert!(!texts.is_empty(), "{status} {probe}");
             for text in texts {

@@ -122,7 +122,7 @@ impl Rig {
         journal.count("GET", path) + journal.count("POST", path)
     }
 
-    pub(super) async fn look(&self, probes: &[Probe], ids: &[u64]) -> ProbeSummary {
+    pub(super) async fn probe(&self, probes: &[Probe], ids: &[u64]) -> ProbeSummary {
         let probes: ProbeSet = probes.iter().copied().collect();
         let keys: Vec<_> = ids.iter().map(|id| key(*id)).collect();
         self.platform.probe(&probes, &keys, &self.notebook).await
@@ -133,8 +133,8 @@ impl Rig {
     }
 
     /// Runs all probes of one channel.
-    pub(super) async fn look_at(&self, id: u64) -> ProbeSummary {
-        self.look(&Probe::ALL, &[id]).await
+    pub(super) async fn probe_one(&self, id: u64) -> ProbeSummary {
+        self.probe(&Probe::ALL, &[id]).await
     }
 
     /// The record that follows from all observations so far.

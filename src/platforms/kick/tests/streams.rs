@@ -17,7 +17,7 @@ use crate::sim::kick::{KickChannelSpec, KickStreamSpec};
 async fn a_live_channel_is_online_with_its_start_as_the_streams_name() {
     let rig = Rig::start().await;
     let started_at = rig.kick().go_live(ADA).unwrap();
-    let summary = rig.look_at(ADA).await;
+    let summary = rig.probe_one(ADA).await;
     assert_eq!(summary.problems, []);
     let record = rig.record(ADA);
     assert_eq!((record.status, record.stream_status), (Status::Connected, Online));
@@ -38,7 +38,7 @@ async fn an_offline_channel_is_connected_by_the_channels_own_answer() {
         category: Some("Science".to_owned()),
         ..KickChannelSpec::default()
     });
-    rig.look_at(ADA).await;
+    rig.probe_one(ADA).await;
     let record = rig.record(ADA);
     assert_eq!(
         (record.status, record.stream_status),
@@ -58,11 +58,11 @@ async fn an_offline_channel_is_connected_by_the_channels_own_answer() {
 async fn a_stream_ends_only_after_ninety_seconds_of_absence() {
     let rig = Rig::start().await;
     rig.kick().go_live(ADA);
-    rig.look_at(ADA).await;
+    rig.probe_one(ADA).await;
     rig.kick().end_stream(ADA);
     for (seconds, expected) in [(30, Online), (30, Online), (31, Online), (60, Offline)] {
         rig.later(seconds);
-        rig.look(&[Probe::Stream], &[ADA]).await;
+        rig.probe(&[Probe::Stream], &[ADA]).await;
         assert_eq!(rig.record(ADA).stream_status, expected, "after {seconds} more");
     }
 }
@@ -75,7 +75,7 @@ async fn a_hidden_viewer_count_is_absent_and_never_zero() {
         ..KickStreamSpec::default()
     };
     rig.kick().go_live_with(ADA, &hidden);
-    rig.look_at(ADA).await;
+    rig.probe_one(ADA).await;
     let record = rig.record(ADA);
     assert_eq!((record.stream_status, record.viewer_count), (Online, None));
     assert_eq!(metadata(&record)["viewerCountMaybeHidden"], "true");
@@ -87,10 +87,10 @@ async fn momentary_drop_to_one_viewer_is_stored_raw_only() {
     let rig = Rig::start().await;
     rig.kick().go_live(ADA);
     rig.kick().set_viewers(ADA, 300);
-    rig.look(&[Probe::Viewers], &[ADA]).await;
+    rig.probe(&[Probe::Viewers], &[ADA]).await;
     rig.later(60);
     rig.kick().blip(ADA, 1);
-    rig.look(&[Probe::Viewers], &[ADA]).await;
+    rig.probe(&[Probe::Viewers], &[ADA]).await;
     let record = rig.record(ADA);
     assert_eq!(record.viewer_count, Some(300));
     assert_eq!(metadata(&record)["viewerCountRaw"], "1");
@@ -100,11 +100,11 @@ async fn momentary_drop_to_one_viewer_is_stored_raw_only() {
 #[tokio::test]
 async fn a_channel_that_vanishes_is_not_found_and_no_longer_offline() {
     let rig = Rig::start().await;
-    rig.look_at(ADA).await;
+    rig.probe_one(ADA).await;
     assert_eq!(rig.record(ADA).stream_status, Offline);
     rig.kick().vanish(ADA, true);
     rig.later(700);
-    rig.look_at(ADA).await;
+    rig.probe_one(ADA).await;
     let record = rig.record(ADA);
     assert_eq!((record.status, record.stream_status), (Status::Error, Unknown));
     assert_eq!(
@@ -113,11 +113,11 @@ async fn a_channel_that_vanishes_is_not_found_and_no_longer_offline() {
     );
     // Until it is checked again, its absence from the list still proves nothing.
     rig.later(60);
-    rig.look(&[Probe::Stream], &[ADA]).await;
+    rig.probe(&[Probe::Stream], &[ADA]).await;
     assert_eq!(rig.record(ADA).stream_status, Unknown);
     rig.kick().vanish(ADA, false);
     rig.later(700);
-    rig.look_at(ADA).await;
+    rig.probe_one(ADA).await;
     assert_eq!(rig.record(ADA).status, Status::Connected);
     assert_eq!(rig.record(ADA).stream_status, Offline);
 }
@@ -127,10 +127,10 @@ async fn a_list_that_lags_behind_a_start_claims_nothing() {
     let rig = Rig::start().await;
     rig.kick().knobs(|knobs| knobs.list_lag_up_ms = 19_000);
     rig.kick().go_live(ADA);
-    rig.look_at(ADA).await;
+    rig.probe_one(ADA).await;
     assert_eq!(rig.record(ADA).stream_status, Unknown, "{}", rig.facts(ADA));
     rig.later(20);
-    rig.look_at(ADA).await;
+    rig.probe_one(ADA).await;
     assert_eq!(rig.record(ADA).stream_status, Online);
 }
 
@@ -144,11 +144,11 @@ async fn a_batch_that_loses_one_channel_is_checked_singly() {
     // The first response omits all channels.
     let empty = FaultBody::Json(serde_json::json!({"data": [], "message": "OK"}));
     rig.fail(Fault::body(empty).on("/public/v1/channels").times(1));
-    rig.look(&[Probe::Connection], &others).await;
+    rig.probe(&[Probe::Connection], &others).await;
     for id in &others {
         assert_ne!(rig.record(*id).status, Status::Error, "{id} is not gone");
     }
-    rig.look(&[Probe::Connection], &others).await;
+    rig.probe(&[Probe::Connection], &others).await;
     assert!(
         others
             .iter()
@@ -164,7 +164,7 @@ async fn channels_are_requested_in_batches_of_25() {
         rig.kick().add_channel(*id, &format!("other-{id}"));
         rig.kick().go_live(*id);
     }
-    rig.look(&[Probe::Connection, Probe::Stream], &ids).await;
+    rig.probe(&[Probe::Connection, Probe::Stream], &ids).await;
     let asked = rig.kick().host().journal().requests("GET", "/public/v1/channels");
     assert!(asked.iter().all(|request| request.query.len() <= 25));
     assert!(ids.iter().all(|id| rig.record(*id).stream_status == Online));
@@ -185,7 +185,7 @@ async fn one_id_that_spoils_a_batch_stands_alone() {
         .on("/public/v1/users/livestreams");
     spoilt.query = Some("user_id=881007".to_owned());
     rig.fail(spoilt);
-    rig.look(&[Probe::Stream], &ids).await;
+    rig.probe(&[Probe::Stream], &ids).await;
     for id in &ids {
         let online = rig.record(*id).stream_status == Online;
         assert_eq!(online, *id != 881_007, "{id}");
@@ -210,9 +210,9 @@ async fn slugs_are_resolved_one_by_one_and_remembered_by_id() {
         assert_eq!(rig.calls("/public/v1/channels"), 3, "{unknown_is_400}");
         // A rename is tracked by id, and shows in the details.
         rig.kick().add_channel(ADA, "ada-lovelace");
-        rig.look_at(ADA).await;
+        rig.probe_one(ADA).await;
         rig.later(700);
-        rig.look_at(ADA).await;
+        rig.probe_one(ADA).await;
         assert_eq!(metadata(&rig.record(ADA))["slug"], "ada-lovelace");
         let renamed = rig.platform.resolve(&["ada-lovelace".to_owned()]).await.unwrap();
         assert_eq!(renamed, [Some(key(ADA))]);
@@ -227,7 +227,7 @@ async fn unknown_fields_cause_no_problem() {
         knobs.expires_in_text = true;
     });
     rig.kick().go_live(ADA);
-    assert_eq!(rig.look_at(ADA).await.problems, []);
+    assert_eq!(rig.probe_one(ADA).await.problems, []);
     assert_eq!(rig.record(ADA).stream_status, Online);
 }
 
@@ -244,7 +244,7 @@ async fn two_thousand_channels_stay_within_twenty_requests_a_minute() {
     let begun = tokio::time::Instant::now();
     for look in 0..3 {
         rig.forget();
-        rig.look(&[Probe::Stream, Probe::Viewers], &ids).await;
+        rig.probe(&[Probe::Stream, Probe::Viewers], &ids).await;
         assert_eq!(rig.seen_live(), 2_000, "look {look}");
     }
     let took = begun.elapsed();
@@ -281,7 +281,7 @@ async fn newer_of_two_rows_for_one_channel_is_the_live_stream() {
             rig.fail(fault);
             rig.later(5);
             rig.forget();
-            rig.look(&[Probe::Stream, Probe::Viewers], &[ADA]).await;
+            rig.probe(&[Probe::Stream, Probe::Viewers], &[ADA]).await;
             let seen: Vec<_> = rig
                 .reported()
                 .into_iter()
@@ -339,7 +339,7 @@ async fn error_with_status_200_never_ends_a_stream() {
                 rig.fail(gone);
             }
             rig.fail(Fault::body(FaultBody::Json(body.clone())).on(path));
-            rig.look_at(ADA).await;
+            rig.probe_one(ADA).await;
             let record = rig.record(ADA);
             if path != "/public/v1/channels" {
                 assert_eq!(record.stream_status, Unknown, "{path} {body}");

@@ -117,7 +117,7 @@ async fn webhook_stream_is_online_at_once_and_its_end_final() {
     assert_eq!(record.metadata["session"]["streamId"], instant(&started_at));
     // The list uses the same id.
     hooked.rig.later(30);
-    hooked.rig.look(&[Probe::Stream, Probe::Viewers], &[ADA]).await;
+    hooked.rig.probe(&[Probe::Stream, Probe::Viewers], &[ADA]).await;
     let record = hooked.rig.record(ADA);
     assert_eq!(record.metadata["session"]["streamId"], instant(&started_at));
     assert_eq!(record.viewer_count, Some(12));
@@ -128,7 +128,7 @@ async fn webhook_stream_is_online_at_once_and_its_end_final() {
     assert_eq!(hooked.rig.record(ADA).stream_status, Offline);
     // The list still shows it for a while.
     hooked.rig.later(10);
-    hooked.rig.look(&[Probe::Stream], &[ADA]).await;
+    hooked.rig.probe(&[Probe::Stream], &[ADA]).await;
     assert_eq!(hooked.rig.record(ADA).stream_status, Offline);
     assert_eq!(hooked.listener.counts().accepted, 2);
 }
@@ -156,7 +156,7 @@ async fn webhook_start_without_a_time_is_completed_by_polls() {
         };
         let started_at = hooked.rig.kick().go_live_with(ADA, &silent).unwrap();
         hooked.rig.later(30);
-        hooked.rig.look(&[Probe::Stream], &[ADA]).await;
+        hooked.rig.probe(&[Probe::Stream], &[ADA]).await;
         let record = hooked.rig.record(ADA);
         assert_eq!(record.stream_status, Online, "{body}");
         assert_eq!(record.metadata["session"]["streamId"], instant(&started_at));
@@ -190,7 +190,7 @@ async fn webhook_start_in_the_future_hides_no_later_stream() {
         };
         let started_at = hooked.rig.kick().go_live_with(ADA, &silent).unwrap();
         hooked.rig.later(5);
-        hooked.rig.look(&[Probe::Stream, Probe::Viewers], &[ADA]).await;
+        hooked.rig.probe(&[Probe::Stream, Probe::Viewers], &[ADA]).await;
         let record = hooked.rig.record(ADA);
         assert_eq!(
             (record.stream_status, record.viewer_count),
@@ -242,7 +242,7 @@ async fn titles_chat_and_badges_arrive_and_own_chat_is_not_counted() {
     // The adapter stores the badge too, and lets it expire.
     hooked.rig.log_in(&["user:read"], 0).await;
     hooked.rig.later(8 * 86_400);
-    hooked.rig.look(&[Probe::Permissions], &[ADA]).await;
+    hooked.rig.probe(&[Probe::Permissions], &[ADA]).await;
     assert!(
         !hooked
             .rig
@@ -602,7 +602,7 @@ async fn subscription_errors_are_reported_but_only_streams_set_status() {
         (webhook::CHAT, Status::Connected),
     ] {
         let rig = Rig::start().await;
-        rig.look_at(ADA).await;
+        rig.probe_one(ADA).await;
         rig.kick().knobs(|knobs| {
             knobs
                 .subscription_errors

@@ -20,7 +20,6 @@ use crate::tokens::StoredToken;
 /// The OAuth of one platform. It interprets the platform's answers and never touches the token store.
 #[async_trait]
 pub trait Provider: Send + Sync {
-    /// The platform.
     const PLATFORM: PlatformName;
     /// The name of the application's account.
     const APP: &'static str;
@@ -176,7 +175,6 @@ pub enum Grant<'a> {
     RefreshToken(&'a SecretString),
     /// The code of a user's consent, for the first pair.
     Code {
-        /// The code.
         code: &'a SecretString,
         /// The address that it was sent to.
         redirect_uri: &'a str,
@@ -185,7 +183,6 @@ pub enum Grant<'a> {
     },
     /// A device code, for the first pair once its user has confirmed it.
     Device {
-        /// The code.
         code: &'a SecretString,
         /// The scopes that it was requested with.
         scopes: &'a str,

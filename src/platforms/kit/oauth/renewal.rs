@@ -22,7 +22,7 @@ use crate::tokens::{
 };
 
 /// How long to wait for another machine that refreshes the same token.
-const ELSEWHERE_PATIENCE: Duration = Duration::from_secs(25);
+const ELSEWHERE_TIMEOUT: Duration = Duration::from_secs(25);
 /// How often its progress is checked; half of that is jitter.
 const ELSEWHERE_POLL: Duration = Duration::from_millis(600);
 /// How often a refresh begins again because the record has changed meanwhile.
@@ -65,7 +65,7 @@ impl<P: Provider> TokenManager<P> {
         meter: &Meter<'_>,
     ) -> Result<(StoredToken, Refresh), PlatformError> {
         let _lock = self.store.lock(identity).await.map_err(unusable_store::<P>)?;
-        let until = Instant::now() + ELSEWHERE_PATIENCE;
+        let until = Instant::now() + ELSEWHERE_TIMEOUT;
         let mut conflicts = 0;
         loop {
             let adoption = self.adopt_locked(identity, meter).await?;

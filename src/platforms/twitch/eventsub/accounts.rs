@@ -6,7 +6,7 @@ use tracing::debug;
 
 use super::super::oauth::Auth;
 use super::super::options::{BOT, broadcaster_of};
-use super::planner::{Account, Channel, Known};
+use super::planner::{Account, Channel, PlannerInput};
 use crate::core::observation::Identity;
 use crate::platforms::PlatformError;
 use crate::platforms::kit::meter::Meter;
@@ -26,16 +26,16 @@ pub(super) struct Found {
 
 impl Found {
     /// Returns the planner's input.
-    pub(super) fn known(self) -> Known {
+    pub(super) fn known(self) -> PlannerInput {
         let (bot, broadcasters) = self
             .accounts
             .into_values()
             .partition::<Vec<_>, _>(|account| account.identity.as_str() == BOT);
-        Known {
+        PlannerInput {
             bot: bot.into_iter().next(),
             bot_missing: self.bot_missing,
             broadcasters,
-            ..Known::default()
+            ..PlannerInput::default()
         }
     }
 }

@@ -32,7 +32,7 @@ use super::rest::{Bill, Created};
 use super::socket::{End, Frame};
 use super::status::{ConnectionStatus, SubscriptionState};
 use super::subscription_set::{
-    COST, Coverage, Stand, SubscriptionSet, TOO_MANY_SOCKETS, Verdict, is_no_failure,
+    COST, Coverage, CreateOutcome, Stand, SubscriptionSet, TOO_MANY_SOCKETS, is_no_failure,
 };
 use crate::core::code::Code;
 use crate::core::observation::{ErrorInfo, Identity};
@@ -456,21 +456,21 @@ impl Connection {
         }
         let now = self.now();
         match self.subscriptions.created(subscription, created, now) {
-            Verdict::Accepted => {
+            CreateOutcome::Accepted => {
                 self.step(Input::Accepted(session));
                 self.accepted(subscription);
             }
-            Verdict::Waiting => {
+            CreateOutcome::Waiting => {
                 self.note_delay();
                 self.leave_if_idle(session);
             }
-            Verdict::CompareList => {
+            CreateOutcome::CompareList => {
                 self.note_delay();
                 self.compare(false);
                 self.leave_if_idle(session);
             }
-            Verdict::SessionGone => self.step(Input::SessionGone(session)),
-            Verdict::NotAccepted { code, reason } => {
+            CreateOutcome::SessionGone => self.step(Input::SessionGone(session)),
+            CreateOutcome::NotAccepted { code, reason } => {
                 self.not_accepted(subscription, code, &reason);
                 if let Some((code, reason)) = self.subscriptions.all_refused() {
                     let refused = !is_no_failure(code);
@@ -482,11 +482,11 @@ impl Connection {
                     self.nothing_accepted(session, failure, PERMANENT_FAILURE_BACKOFF);
                 }
             }
-            Verdict::TooManySockets(reason) => {
-                let failure = Failure::passing(TOO_MANY_SOCKETS, reason);
+            CreateOutcome::TooManySockets(reason) => {
+                let failure = Failure::transient(TOO_MANY_SOCKETS, reason);
                 self.nothing_accepted(session, failure, PERMANENT_FAILURE_BACKOFF);
             }
-            Verdict::Unauthorized(reason) => {
+            CreateOutcome::Unauthorized(reason) => {
                 let failure = Failure {
                     code: Code::Unauthorized(PlatformName::Twitch),
                     reason,
@@ -541,8 +541,8 @@ impl Connection {
             && due + 1_000 > unused_at
         {
             let failure = match self.subscriptions.delayed() {
-                Some(delay) if delay.code != COST => Failure::passing(delay.code, &delay.reason),
-                _ => Failure::passing(COST, "Twitch's points or places are used up for now"),
+                Some(delay) if delay.code != COST => Failure::transient(delay.code, &delay.reason),
+                _ => Failure::transient(COST, "Twitch's points or places are used up for now"),
             };
             self.nothing_accepted(session, failure, due.saturating_sub(now));
         }
@@ -662,7 +662,7 @@ impl Connection {
             return;
         }
         let state = match &self.state.phase {
-            Phase::BackingOff { .. } => "RESTING",
+            Phase::BackingOff { .. } => "BACKING_OFF",
             Phase::Opening { .. } | Phase::Greeting { .. } => "CONNECTING",
             Phase::Open(session) if session.proven => "CONNECTED",
             Phase::Open(_) => "WELCOMED",

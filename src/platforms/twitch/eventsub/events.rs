@@ -316,15 +316,15 @@ mod tests {
                 r#"{{{WHO},"message_id":"line","chatter_user_id":"5","source_broadcaster_user_id":{origin},
                 "badges":[{{"set_id":"vip"}}],"message_type":"novel"}}"#
             );
-            let ParsedEvent::Chat(connection) = read(Kind::Chat, &event, None, None, AT) else {
-                panic!("a line");
+            let ParsedEvent::Chat(message) = read(Kind::Chat, &event, None, None, AT) else {
+                panic!("a chat message");
             };
             assert_eq!(
-                (connection.id.as_str(), connection.foreign),
+                (message.id.as_str(), message.foreign),
                 ("line", foreign),
                 "{origin}"
             );
-            assert_eq!(connection.badges, ["vip"]);
+            assert_eq!(message.badges, ["vip"]);
         }
     }
 
@@ -399,11 +399,11 @@ mod tests {
         assert!(matches!(&emitted[..], [Fact::Profile { fields }] if fields["title"] == "x\u{fffd}"));
         let emitted = facts(Kind::ModeratorAdd, &format!("{nulls},\"user_id\":900100}}"));
         assert!(matches!(&emitted[..], [Fact::Permissions { .. }]));
-        let connection = format!(
+        let event = format!(
             "{nulls},\"message_id\":\"m\",\"chatter_user_id\":5,\"badges\":[null,{{\"set_id\":\"vip\"}}]}}"
         );
         assert!(
-            matches!(read(Kind::Chat, &connection, None, None, AT), ParsedEvent::Chat(connection) if connection.badges == ["vip"])
+            matches!(read(Kind::Chat, &event, None, None, AT), ParsedEvent::Chat(message) if message.badges == ["vip"])
         );
     }
 

@@ -62,7 +62,7 @@ impl Default for MessageIds {
 
 #[derive(Default)]
 struct State {
-    outbox: VecDeque<ListenerEvent>,
+    pending: VecDeque<ListenerEvent>,
     /// Messages processed. Only this run needs them: processing an event again after a restart changes nothing.
     messages: MessageIds,
     /// Chat messages counted. These are remembered across restarts.
@@ -187,7 +187,7 @@ impl Hub {
 
     /// Adds an event to the pending ones.
     pub(super) fn emit(&self, incoming: ListenerEvent) {
-        self.state.lock().outbox.push_back(incoming);
+        self.state.lock().pending.push_back(incoming);
         self.pending_notify.notify_one();
     }
 
@@ -207,11 +207,11 @@ impl Hub {
 
     /// Takes the oldest pending event.
     pub(super) fn next_to_emit(&self) -> Option<ListenerEvent> {
-        self.state.lock().outbox.pop_front()
+        self.state.lock().pending.pop_front()
     }
 
     pub(super) fn has_pending(&self) -> bool {
-        !self.state.lock().outbox.is_empty()
+        !self.state.lock().pending.is_empty()
     }
 
     /// Sets which channels are monitored and the bot's user id.
@@ -261,7 +261,7 @@ impl Hub {
                             .missed_events
                             .pushed(&source, *live, stream_id.as_deref(), at);
                     }
-                    state.outbox.push_back(ListenerEvent::Observed(observation));
+                    state.pending.push_back(ListenerEvent::Observed(observation));
                 }
                 self.pending_notify.notify_one();
             }
@@ -357,9 +357,9 @@ impl Hub {
                 totals,
             };
             let reported = Observation::new(&source, at, EVENTSUB, fact);
-            state.outbox.push_back(ListenerEvent::Observed(reported));
+            state.pending.push_back(ListenerEvent::Observed(reported));
         }
-        if !state.outbox.is_empty() {
+        if !state.pending.is_empty() {
             self.pending_notify.notify_one();
         }
     }
@@ -430,8 +430,8 @@ impl Hub {
                 .connections
                 .iter()
                 .flat_map(|connection| &connection.subscriptions);
-            let listened: BTreeSet<_> = channels.map(|planned| &planned.subscription.channel).collect();
-            state.costs.retain(|channel, _| listened.contains(channel));
+            let subscribed: BTreeSet<_> = channels.map(|planned| &planned.subscription.channel).collect();
+            state.costs.retain(|channel, _| subscribed.contains(channel));
         }
     }
 
@@ -506,7 +506,7 @@ impl Hub {
 
     pub(super) fn status(&self) -> Status {
         let state = self.state.lock();
-        let of_lines = state
+        let by_connection = state
             .subscriptions
             .iter()
             .flat_map(|(connection, subscriptions)| {
@@ -516,7 +516,7 @@ impl Hub {
                     .is_some_and(ConnectionStatus::has_session);
                 subscriptions.iter().map(move |found| (connected, found))
             });
-        let subscriptions = of_lines.map(|(connected, (subscription, status))| {
+        let subscriptions = by_connection.map(|(connected, (subscription, status))| {
             let key = (subscription.channel.clone(), subscription.kind);
             let count = state.incoming.get(&key).copied().unwrap_or_default();
             SubscriptionStatus {
@@ -563,7 +563,7 @@ impl State {
             let known = self.badges.insert(message.source.clone(), message.badges.clone());
             if known.as_ref() != Some(&message.badges) {
                 let reported = events::badges(&message.source, &message.badges, at);
-                self.outbox.push_back(ListenerEvent::Observed(reported));
+                self.pending.push_back(ListenerEvent::Observed(reported));
             }
         } else if message.foreign {
             self.tally.shared_chat += 1;

@@ -17,7 +17,7 @@ use super::accounts::{self, Accounts};
 use super::connection::{Connection, Context, connection_name};
 use super::hub::Hub;
 use super::kinds::Subscription;
-use super::planner::{self, Channel, Known, Limits, Plan, PlannedConnection};
+use super::planner::{self, Channel, Limits, Plan, PlannedConnection, PlannerInput};
 use crate::core::observation::Identity;
 use crate::core::source::PlatformName;
 use crate::platforms::{Listener, ListenerEvent};
@@ -47,7 +47,7 @@ struct Running {
 }
 
 /// A plan and its inputs.
-struct Planned {
+struct Replanned {
     plan: Plan,
     accounts: Accounts,
     /// Why something could not be determined now.
@@ -100,7 +100,7 @@ impl EventSubListener {
         let mut replan_at = tokio::time::Instant::now();
         let mut forget_others_at = replan_at + REPLAN;
         // Planning requests tokens, which may take a while; connections must be polled meanwhile.
-        let mut planning: Option<BoxFuture<'_, Planned>> = None;
+        let mut planning: Option<BoxFuture<'_, Replanned>> = None;
         let (mut accounts, mut unclear) = (Accounts::new(), false);
         let mut following = true;
         loop {
@@ -186,7 +186,7 @@ impl EventSubListener {
         }
     }
 
-    async fn replan(&self, channels: Vec<Channel>, before: Accounts) -> Planned {
+    async fn replan(&self, channels: Vec<Channel>, before: Accounts) -> Replanned {
         let found = accounts::usable(&self.twitch.auth, &channels, &before).await;
         let (costs, max_cost, cost_of_others) = self.hub.costs();
         let limits = Limits {
@@ -196,7 +196,7 @@ impl EventSubListener {
         };
         let (accounts, unclear) = (found.accounts.clone(), found.unclear.clone());
         self.hub.note_bot(found.bot_missing.clone());
-        let known = Known {
+        let known = PlannerInput {
             costs,
             limits,
             chat: self.options.chat,
@@ -207,7 +207,7 @@ impl EventSubListener {
         self.hub
             .monitor(monitored, bot.or_else(|| self.twitch.options.bot_user_id.clone()));
         let plan = planner::plan(&channels, &known);
-        Planned {
+        Replanned {
             plan,
             accounts,
             unclear,
@@ -225,7 +225,7 @@ impl EventSubListener {
             connections = plan.connections.len(),
             polled = plan.polled.len(),
             cost = plan.cost,
-            "Planned who is listened to"
+            "Subscriptions planned"
         );
         let mut missing = Vec::new();
         let mut planned: BTreeSet<ConnectionKey> = BTreeSet::new();

@@ -4,7 +4,10 @@
 //! decides nothing. Time is a count of milliseconds on a monotonic clock. Rules without a mark are Twitch's:
 //! <https://dev.twitch.tv/docs/eventsub/handling-websocket-events/>. Those marked *ours* are decisions.
 
+use std::time::Duration;
+
 use super::close::{self, Blame};
+use crate::clock::Backoff;
 use crate::core::code::Code;
 use crate::core::source::PlatformName;
 
@@ -24,8 +27,10 @@ const UNUSED: Millis = 10 * SECOND;
 /// Twitch allows thirty seconds for a move; *ours*: give up five seconds earlier.
 const MOVE: Millis = 25 * SECOND;
 /// *Ours*: bounds of the backoff between connection attempts; it doubles with each failure, with full jitter.
-const FIRST_BACKOFF: Millis = SECOND;
-const LONGEST_BACKOFF: Millis = 120 * SECOND;
+const CONNECTION_BACKOFF: Backoff = Backoff {
+    first: Duration::from_secs(1),
+    longest: Duration::from_mins(2),
+};
 /// *Ours*: the minimum backoff after a failure whose cause a reconnect does not remove.
 pub(super) const PERMANENT_FAILURE_BACKOFF: Millis = 60 * SECOND;
 
@@ -165,7 +170,7 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    pub(super) fn passing(code: Code, reason: impl Into<String>) -> Self {
+    pub(super) fn transient(code: Code, reason: impl Into<String>) -> Self {
         Self {
             code,
             reason: reason.into(),
@@ -252,17 +257,9 @@ impl State {
 }
 
 /// Draws the backoff after this many failures: full jitter over a range that doubles.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::cast_precision_loss,
-    reason = "the range is far below 2^53 and not negative"
-)]
 fn backoff(failures: u32, chance: f64) -> Millis {
-    let range = FIRST_BACKOFF
-        .saturating_mul(1 << failures.min(20))
-        .min(LONGEST_BACKOFF);
-    (range as f64 * chance) as Millis
+    let wait = CONNECTION_BACKOFF.ceiling(failures).mul_f64(chance);
+    Millis::try_from(wait.as_millis()).unwrap_or(Millis::MAX)
 }
 
 /// Returns the next state and effects for `input` at the time `now`. `chance` is a random fraction for the jitter.
@@ -289,7 +286,7 @@ pub(super) fn next(state: State, input: Input, now: Millis, chance: f64) -> (Sta
                 Blame::Us if !state.is_up() => 10 * SECOND,
                 Blame::Us | Blame::Them => 0,
             };
-            let failure = Failure::passing(meaning.code, meaning.reason);
+            let failure = Failure::transient(meaning.code, meaning.reason);
             closed(state, socket, failure, least, now, chance)
         }
         Input::Broken { socket, failure } => closed(state, socket, failure, 0, now, chance),
@@ -306,7 +303,7 @@ pub(super) fn next(state: State, input: Input, now: Millis, chance: f64) -> (Sta
             // During a move, the session that is left may have ended already.
             _ if matches!(state.phase, Phase::Moving { .. }) => state.stay(),
             Some(ours) if ours.id == session => {
-                let failure = Failure::passing(
+                let failure = Failure::transient(
                     Code::SessionEnded(PlatformName::Twitch),
                     "Twitch has ended the session",
                 );
@@ -317,16 +314,16 @@ pub(super) fn next(state: State, input: Input, now: Millis, chance: f64) -> (Sta
         Input::Jumped => match state.phase {
             Phase::Stopped | Phase::BackingOff { .. } => state.stay(),
             _ => {
-                let reason = "this machine's clock has jumped, so it may have slept";
-                state.fail(now, Failure::passing(Code::TwitchClockJump, reason), 0, 0.0)
+                let reason = "the clock jumped; this machine may have been suspended";
+                state.fail(now, Failure::transient(Code::TwitchClockJump, reason), 0, 0.0)
             }
         },
         Input::Refresh => match state.phase {
             Phase::Open(_) => {
-                let reason = "the session is silent about what polls see";
+                let reason = "the session does not deliver events that polls find";
                 state.fail(
                     now,
-                    Failure::passing(Code::PushSilent(PlatformName::Twitch), reason),
+                    Failure::transient(Code::PushSilent(PlatformName::Twitch), reason),
                     0,
                     chance,
                 )
@@ -344,26 +341,27 @@ fn tick(state: State, now: Millis, chance: f64) -> (State, Vec<Effect>) {
     match &state.phase {
         Phase::BackingOff { .. } => state.open(now),
         Phase::Opening { .. } => {
-            let failure = Failure::passing(Code::NetworkTimeout, "the websocket did not open in time");
+            let failure = Failure::transient(Code::NetworkTimeout, "the websocket did not open in time");
             state.fail(now, failure, 0, chance)
         }
         Phase::Greeting { .. } => {
-            let failure = Failure::passing(Code::NoWelcome(PlatformName::Twitch), "no welcome came in time");
+            let failure =
+                Failure::transient(Code::NoWelcome(PlatformName::Twitch), "no welcome came in time");
             state.fail(now, failure, 0, chance)
         }
         Phase::Open(session) if !session.proven && now >= session.unused_at => {
             let reason = "no subscription was accepted in time";
-            let failure = Failure::passing(Code::TwitchSessionUnused, reason);
+            let failure = Failure::transient(Code::TwitchSessionUnused, reason);
             state.fail(now, failure, 0, chance)
         }
         Phase::Open(_) => {
             let reason = "keepalive timeout";
-            let failure = Failure::passing(Code::KeepaliveTimeout(PlatformName::Twitch), reason);
+            let failure = Failure::transient(Code::KeepaliveTimeout(PlatformName::Twitch), reason);
             state.fail(now, failure, 0, chance)
         }
         Phase::Moving { .. } => {
             let reason = "the new socket was not welcomed in time";
-            let failure = Failure::passing(Code::TwitchReconnectFailed, reason);
+            let failure = Failure::transient(Code::TwitchReconnectFailed, reason);
             state.fail(now, failure, 0, chance)
         }
         Phase::Stopped => state.stay(),
@@ -396,7 +394,7 @@ fn not_opened(
         Phase::Opening { socket: ours, .. } if *ours == socket => state.fail(now, failure, least, chance),
         Phase::Moving { new, .. } if *new == socket => {
             let reason = format!("the address to move to does not answer: {}", failure.reason);
-            let failure = Failure::passing(Code::TwitchReconnectFailed, reason);
+            let failure = Failure::transient(Code::TwitchReconnectFailed, reason);
             state.fail(now, failure, 0, chance)
         }
         _ => state.stay(),

@@ -30,7 +30,7 @@ use tokio::sync::watch;
 
 use self::accounts::{Accounts, Found};
 use self::hub::Hub;
-use self::planner::{Channel, Known, Limits, Plan};
+use self::planner::{Channel, Limits, Plan, PlannerInput};
 use super::TwitchPlatform;
 use crate::core::counters::Counters;
 use crate::core::observation::{Fact, Observation};
@@ -152,7 +152,7 @@ impl TwitchPlatform {
 }
 
 fn plan_with(channels: &[Channel], found: Found, chat: bool, limits: Limits) -> Plan {
-    let known = Known {
+    let known = PlannerInput {
         chat,
         limits,
         ..found.known()

@@ -69,7 +69,7 @@ pub struct Channel {
 
 /// The input of the planner.
 #[derive(Debug, Clone, Default)]
-pub struct Known {
+pub struct PlannerInput {
     /// The bot, if its token is usable.
     pub bot: Option<Account>,
     /// Why the bot's token is not usable.
@@ -83,9 +83,9 @@ pub struct Known {
     pub limits: Limits,
 }
 
-/// A planned subscription.
+/// A subscription that a connection is to create.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Planned {
+pub struct PlannedSubscription {
     #[serde(flatten)]
     pub subscription: Subscription,
     /// Its expected cost in points.
@@ -102,13 +102,12 @@ pub struct PlannedConnection {
     pub user_id: String,
     /// Which of the account's sockets, from 0.
     pub socket: usize,
-    pub subscriptions: Vec<Planned>,
+    pub subscriptions: Vec<PlannedSubscription>,
 }
 
 /// A channel that is polled, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Polled {
-    /// The channel.
     pub source: SourceKey,
     /// Why it is not subscribed; thousands may share a reason.
     pub reason: Arc<str>,
@@ -156,7 +155,7 @@ impl Plan {
     pub fn of<'a>(
         &'a self,
         source: &'a SourceKey,
-    ) -> impl Iterator<Item = (&'a PlannedConnection, &'a Planned)> {
+    ) -> impl Iterator<Item = (&'a PlannedConnection, &'a PlannedSubscription)> {
         self.connections.iter().flat_map(|connection| {
             let of_source = connection.subscriptions.iter().filter(|planned| {
                 source.platform() == PlatformName::Twitch && planned.subscription.channel == source.id()
@@ -173,7 +172,7 @@ impl Plan {
 }
 
 /// Plans the subscriptions.
-pub fn plan(channels: &[Channel], known: &Known) -> Plan {
+pub fn plan(channels: &[Channel], known: &PlannerInput) -> Plan {
     let mut planner = Planner::new(known);
     let mut sorted: Vec<_> = channels.iter().collect();
     // Free ones first, then by priority; the key makes the order total, so that a plan never changes without a reason.
@@ -194,16 +193,16 @@ pub fn plan(channels: &[Channel], known: &Known) -> Plan {
 }
 
 struct Planner<'a> {
-    known: &'a Known,
+    known: &'a PlannerInput,
     /// The bot's subscriptions, in order.
-    subscriptions: Vec<Planned>,
+    subscriptions: Vec<PlannedSubscription>,
     /// Subscriptions of broadcasters, by identity.
-    theirs: BTreeMap<&'a Identity, Vec<Planned>>,
+    theirs: BTreeMap<&'a Identity, Vec<PlannedSubscription>>,
     plan: Plan,
 }
 
 impl<'a> Planner<'a> {
-    fn new(known: &'a Known) -> Self {
+    fn new(known: &'a PlannerInput) -> Self {
         let limits = &known.limits;
         Self {
             known,
@@ -235,10 +234,10 @@ impl<'a> Planner<'a> {
             .as_ref()
             .is_some_and(|bot| bot.user_id == source.id());
         // A broadcaster who has granted the application any scope at all has authorized it.
-        let authorised = self
+        let authorized = self
             .broadcaster_of(source)
             .is_some_and(|account| !account.scopes.is_empty());
-        u32::from(!own && !authorised)
+        u32::from(!own && !authorized)
     }
 
     fn capacity(&self) -> usize {
@@ -323,11 +322,12 @@ impl<'a> Planner<'a> {
 
     fn push(&mut self, subscription: Subscription, cost: u32) {
         self.plan.cost += cost;
-        self.subscriptions.push(Planned { subscription, cost });
+        self.subscriptions
+            .push(PlannedSubscription { subscription, cost });
     }
 
     fn push_theirs(&mut self, account: &'a Account, kind: Kind, source: &SourceKey) {
-        let planned = Planned {
+        let planned = PlannedSubscription {
             subscription: Subscription::new(kind, source.id()),
             cost: 0,
         };

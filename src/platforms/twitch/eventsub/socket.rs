@@ -45,10 +45,10 @@ pub(super) async fn open(url: &str, patience: Duration) -> Result<Socket, (Failu
         .max_message_size(Some(LARGEST))
         .max_frame_size(Some(LARGEST));
     match tokio::time::timeout(patience, websocket::open(url, Some(config))).await {
-        Ok(opened) => opened.map_err(|error| (Failure::passing(error.code, error.reason), error.permanent)),
+        Ok(opened) => opened.map_err(|error| (Failure::transient(error.code, error.reason), error.permanent)),
         Err(_) => {
             let reason = "the websocket did not open in time";
-            Err((Failure::passing(Code::NetworkTimeout, reason), false))
+            Err((Failure::transient(Code::NetworkTimeout, reason), false))
         }
     }
 }
@@ -118,7 +118,7 @@ fn read(message: Option<Result<Message, Error>>) -> Option<Frame> {
         Some(Ok(_)) => None,
         Some(Err(error)) => Some(Frame::Ended(
             match websocket::local_error(PlatformName::Twitch, &error) {
-                Some((code, reason)) => End::Refused(Failure::passing(code, reason)),
+                Some((code, reason)) => End::Refused(Failure::transient(code, reason)),
                 None => End::Closed(None),
             },
         )),

@@ -74,7 +74,7 @@ pub struct ConnectionStatus {
     pub identity: String,
     /// Which of the account's sockets.
     pub socket: usize,
-    /// `RESTING`, `CONNECTING`, `WELCOMED`, `CONNECTED`, `MOVING` or `STOPPED`.
+    /// `BACKING_OFF`, `CONNECTING`, `WELCOMED`, `CONNECTED`, `MOVING` or `STOPPED`.
     pub state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,

@@ -56,7 +56,7 @@ pub(super) enum Stand {
 
 /// What follows from an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum CreateOutcome {
     Accepted,
     /// Still pending.
     Waiting,
@@ -166,25 +166,30 @@ impl SubscriptionSet {
     }
 
     /// Applies the result of a creation.
-    pub(super) fn created(&mut self, subscription: &Subscription, created: Created, now: Millis) -> Verdict {
+    pub(super) fn created(
+        &mut self,
+        subscription: &Subscription,
+        created: Created,
+        now: Millis,
+    ) -> CreateOutcome {
         let proven = self.is_proven();
         let Some(stand) = self.stands.get_mut(subscription) else {
             // It is no longer desired since the creation started.
             if let Created::Enabled { id, .. } = created {
                 self.surplus.insert(id);
             }
-            return Verdict::Waiting;
+            return CreateOutcome::Waiting;
         };
         let tries = match stand {
             Stand::Creating {
                 token_changed: true, ..
             } if matches!(created, Created::Refused { .. } | Created::Unauthorized { .. }) => {
                 *stand = Stand::Due { from: now, tries: 0 };
-                return Verdict::Waiting;
+                return CreateOutcome::Waiting;
             }
             Stand::Creating { tries, .. } => *tries,
             // An answer for a session that no longer exists.
-            _ => return Verdict::Waiting,
+            _ => return CreateOutcome::Waiting,
         };
         let due_in = |wait: Millis| Stand::Due {
             from: now + wait,
@@ -217,24 +222,25 @@ impl SubscriptionSet {
         };
         let for_now = matches!(created, Created::Later { .. } | Created::Unclear { .. });
         let (next, verdict) = match created {
-            Created::Enabled { id, cost, .. } => (Stand::Enabled { id, cost }, Verdict::Accepted),
+            Created::Enabled { id, cost, .. } => (Stand::Enabled { id, cost }, CreateOutcome::Accepted),
             Created::Refused { code, reason } => (
                 refused(code, reason.clone()),
-                Verdict::NotAccepted { code, reason },
+                CreateOutcome::NotAccepted { code, reason },
             ),
-            Created::Exists if tries < 2 => (due_in(1_000), Verdict::CompareList),
+            Created::Exists if tries < 2 => (due_in(1_000), CreateOutcome::CompareList),
             Created::Exists => {
                 not_accepted(CONFLICT, "duplicate subscription of another connection", refused)
             }
             Created::CostExceeded | Created::Crowded { sockets: false, .. } => match CROWDED_FOR.get(tries) {
-                Some(wait) => (due_in(*wait), Verdict::CompareList),
+                Some(wait) => (due_in(*wait), CreateOutcome::CompareList),
                 None => not_accepted(COST, "Twitch's points or places for it are used up", refused),
             },
-            Created::Crowded { reason, .. } => {
-                (due_in(PERMANENT_FAILURE_BACKOFF), Verdict::TooManySockets(reason))
-            }
-            Created::Unclear { .. } if tries < 2 => (due_in(backoff), Verdict::CompareList),
-            Created::Unclear { .. } => (due_in(backoff), Verdict::Waiting),
+            Created::Crowded { reason, .. } => (
+                due_in(PERMANENT_FAILURE_BACKOFF),
+                CreateOutcome::TooManySockets(reason),
+            ),
+            Created::Unclear { .. } if tries < 2 => (due_in(backoff), CreateOutcome::CompareList),
+            Created::Unclear { .. } => (due_in(backoff), CreateOutcome::Waiting),
             Created::Later { after, code, .. } => {
                 let asked = u64::try_from(after.as_millis()).unwrap_or(REFUSED_FOR);
                 let asked = asked.clamp(250, PERMANENT_FAILURE_BACKOFF);
@@ -245,12 +251,13 @@ impl SubscriptionSet {
                 } else {
                     backoff
                 };
-                (due_in(wait), Verdict::Waiting)
+                (due_in(wait), CreateOutcome::Waiting)
             }
-            Created::SessionGone => (due_in(0), Verdict::SessionGone),
-            Created::Unauthorized { reason } => {
-                (due_in(PERMANENT_FAILURE_BACKOFF), Verdict::Unauthorized(reason))
-            }
+            Created::SessionGone => (due_in(0), CreateOutcome::SessionGone),
+            Created::Unauthorized { reason } => (
+                due_in(PERMANENT_FAILURE_BACKOFF),
+                CreateOutcome::Unauthorized(reason),
+            ),
         };
         let failed_for_now = for_now && !proven;
         let until = match &next {
@@ -444,11 +451,11 @@ pub(super) enum Coverage {
     Refused,
 }
 
-fn not_accepted(code: Code, reason: &str, refused: impl Fn(Code, String) -> Stand) -> (Stand, Verdict) {
+fn not_accepted(code: Code, reason: &str, refused: impl Fn(Code, String) -> Stand) -> (Stand, CreateOutcome) {
     let reason = reason.to_owned();
     (
         refused(code, reason.clone()),
-        Verdict::NotAccepted { code, reason },
+        CreateOutcome::NotAccepted { code, reason },
     )
 }
 

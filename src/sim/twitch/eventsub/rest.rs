@@ -32,7 +32,7 @@ struct SubscriptionRequest {
 pub(in crate::sim::twitch) fn create(call: &mut Call<'_>) -> CallResult {
     call.world.eventsub.prune();
     let request = read(call)?;
-    authorise(call, &request)?;
+    authorize(call, &request)?;
     let user = call.caller.user()?.to_owned();
     let client = call.caller.client_id.clone();
     let cost = cost(call.world, &client, &request);
@@ -157,7 +157,7 @@ fn read(call: &Call<'_>) -> Result<SubscriptionRequest, Refusal> {
 }
 
 /// Refuses tokens without the scopes, banned users, and users who read too many chats.
-fn authorise(call: &Call<'_>, request: &SubscriptionRequest) -> Result<(), Refusal> {
+fn authorize(call: &Call<'_>, request: &SubscriptionRequest) -> Result<(), Refusal> {
     let forbidden = || Refusal::new(403, "subscription missing proper authorization");
     let user = call.caller.user()?;
     let key = |key: &str| request.condition.get(key).cloned();
@@ -209,7 +209,7 @@ fn uninvited_chats(world: &World, client: &str, user: &str) -> usize {
 
 /// Returns the cost points of a subscription: one for types open to all, unless their user has authorized the application.
 fn cost(world: &World, client: &str, request: &SubscriptionRequest) -> u32 {
-    let authorised = || {
+    let authorized = || {
         let users = request.condition.values();
         users.into_iter().all(|user| {
             world
@@ -218,7 +218,7 @@ fn cost(world: &World, client: &str, request: &SubscriptionRequest) -> u32 {
                 .is_some_and(|scopes| !scopes.is_empty())
         })
     };
-    u32::from(request.kind.demand == Demand::Nothing && !authorised())
+    u32::from(request.kind.demand == Demand::Nothing && !authorized())
 }
 
 fn check_limits(

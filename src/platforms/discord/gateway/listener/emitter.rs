@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::super::super::connection::Connection;
 use super::super::guilds::{GuildFacts, Guilds};
-use super::super::replay::Replay;
+use super::super::replay_times::Replay;
 use crate::core::observation::{Fact, Observation};
 use crate::core::permission::GUILD_METHOD;
 use crate::core::source::SourceKey;

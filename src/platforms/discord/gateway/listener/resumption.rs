@@ -10,8 +10,8 @@ use tracing::debug;
 use super::super::counts::Counts;
 use super::super::guilds::Guilds;
 use super::super::machine::{Machine, Session};
-use super::super::replay::Replay;
-use super::super::resume::{Claim, Keeper};
+use super::super::replay_times::Replay;
+use super::super::resume::{Claim, ResumeStore};
 use crate::core::counters::Counters;
 use crate::core::stream::evidence::StreamEvidence;
 use crate::core::time::Timestamp;
@@ -22,7 +22,7 @@ const REPLAY_TAIL: Duration = Duration::from_secs(1);
 
 /// The stored session, and the replay of what came after it.
 pub(super) struct Resumption {
-    keeper: Keeper,
+    resume_store: ResumeStore,
     /// The stored totals, while those of an earlier process's session catch up with them.
     stored: Option<BTreeMap<u64, Counters>>,
     pub(super) replay: Replay,
@@ -34,7 +34,7 @@ impl Resumption {
     /// Stores sessions in `dir`, or not at all. `streams`: the stored evidence of the guilds' streams.
     pub(super) fn new(dir: Option<&Path>, streams: BTreeMap<u64, StreamEvidence>) -> Self {
         Self {
-            keeper: Keeper::new(dir),
+            resume_store: ResumeStore::new(dir),
             stored: None,
             replay: Replay::new(streams),
             replay_ends_at: None,
@@ -49,7 +49,7 @@ impl Resumption {
         guilds: &mut Guilds,
         counts: &mut Counts,
     ) -> Option<Session> {
-        let resume_state = self.keeper.recall(claim, now)?;
+        let resume_state = self.resume_store.recall(claim, now)?;
         if !guilds.recall(resume_state.guilds) {
             return None;
         }
@@ -101,7 +101,7 @@ impl Resumption {
 
     /// Whether the session may be stored at `elapsed`, by the machine's clock.
     pub(super) fn may_keep(&self, elapsed: u64) -> bool {
-        self.keeper.is_rested(elapsed)
+        self.resume_store.is_rested(elapsed)
     }
 
     /// Stores the session for the next process, or deletes it when it has ended.
@@ -114,10 +114,10 @@ impl Resumption {
         when: (Timestamp, u64),
     ) {
         let Some(session) = machine.session() else {
-            return self.keeper.forget();
+            return self.resume_store.forget();
         };
         let kept = self
-            .keeper
+            .resume_store
             .keep(claim, session, counts.totals.all(), guilds.image(), when);
         if let Err(error) = kept {
             debug!(
@@ -129,6 +129,6 @@ impl Resumption {
 
     /// Deletes the stored session: it has ended.
     pub(super) fn forget(&mut self) {
-        self.keeper.forget();
+        self.resume_store.forget();
     }
 }

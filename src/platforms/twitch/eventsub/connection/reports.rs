@@ -287,13 +287,13 @@ impl Reports {
         let failure = match (unaccepted.failure, delay) {
             // The session is lost and there is a new one: what prevents subscribing on it is the cause now.
             (Some(failure), Some(delay)) if in_session && !failure.refused && delay.code != COST => {
-                Failure::passing(delay.code, &delay.reason)
+                Failure::transient(delay.code, &delay.reason)
             }
             (Some(failure), _) => failure,
-            (None, Some(delay)) if delay.code != COST => Failure::passing(delay.code, &delay.reason),
+            (None, Some(delay)) if delay.code != COST => Failure::transient(delay.code, &delay.reason),
             (None, delay) => {
                 let why = delay.map_or("the subscription is not accepted yet", |delay| &delay.reason);
-                Failure::passing(Code::TwitchSubscriptionPending, why)
+                Failure::transient(Code::TwitchSubscriptionPending, why)
             }
         };
         let error = ErrorInfo::new(failure.code, &failure.reason);

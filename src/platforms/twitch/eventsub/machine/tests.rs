@@ -56,7 +56,7 @@ impl Story {
         story
     }
 
-    fn is_resting(&self) -> bool {
+    fn is_backing_off(&self) -> bool {
         matches!(self.state.phase, Phase::BackingOff { .. })
     }
 }
@@ -83,7 +83,7 @@ fn closed_with(socket: SocketId, code: u16) -> Input {
 }
 
 fn failure() -> Failure {
-    Failure::passing(Code::NetworkReset, "because")
+    Failure::transient(Code::NetworkReset, "because")
 }
 
 /// Returns the code with which the connection went down.
@@ -115,13 +115,13 @@ fn connection_is_up_only_after_welcome_and_subscription() {
 }
 
 #[test]
-fn unreadable_message_ends_the_line_under_its_own_code() {
+fn unreadable_message_closes_the_connection_under_its_own_code() {
     let mut story = Story::new();
     story.emit(Input::Tick);
     story.emit(Input::Opened(1));
     story.welcome(1, "first");
     story.emit(Input::Accepted("first".to_owned()));
-    let failure = Failure::passing(Code::MessageTooLarge(PlatformName::Twitch), "too large");
+    let failure = Failure::transient(Code::MessageTooLarge(PlatformName::Twitch), "too large");
     let effects = story.emit(Input::Broken { socket: 1, failure });
     assert_eq!(down(&effects), Some(Code::MessageTooLarge(PlatformName::Twitch)));
     assert!(story.state.deadline().unwrap() <= story.now + 1_000);
@@ -189,7 +189,7 @@ fn every_close_code_reconnects_to_the_default_url() {
             _ => Code::ConnectionClosed(PlatformName::Twitch),
         };
         assert_eq!(down(&effects), Some(expected));
-        assert!(story.is_resting());
+        assert!(story.is_backing_off());
         assert_eq!(story.after(120_000), [open(2, None)], "{code}");
     }
     let mut story = Story::live();
@@ -212,9 +212,9 @@ fn a_session_that_was_never_used_is_not_tried_again_at_once() {
 }
 
 #[test]
-fn pauses_double_and_only_a_proven_session_resets_them() {
+fn backoff_doubles_and_only_a_proven_session_resets_it() {
     let mut story = Story::new();
-    let mut pauses = Vec::new();
+    let mut waits = Vec::new();
     for socket in 1..=10 {
         assert_eq!(story.emit(Input::Tick), [open(socket, None)]);
         // Welcomes alone prove nothing: a loop of welcomes and closes is a failing loop.
@@ -222,11 +222,11 @@ fn pauses_double_and_only_a_proven_session_resets_them() {
         story.welcome(socket, "unproven");
         story.emit(closed_with(socket, 4000));
         let until = story.state.deadline().unwrap();
-        pauses.push(until - story.now);
+        waits.push(until - story.now);
         story.now = until;
     }
     assert_eq!(
-        pauses,
+        waits,
         [
             500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000, 60_000
         ]
@@ -240,7 +240,7 @@ fn pauses_double_and_only_a_proven_session_resets_them() {
 }
 
 #[test]
-fn pauses_are_drawn_from_the_whole_range() {
+fn backoff_is_drawn_from_the_whole_range() {
     assert_eq!((backoff(0, 0.0), backoff(0, 0.999)), (0, 999));
     assert_eq!((backoff(40, 0.0), backoff(40, 0.999)), (0, 119_880));
 }

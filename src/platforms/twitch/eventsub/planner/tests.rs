@@ -23,10 +23,10 @@ fn account(identity: &str, user_id: &str, scopes: &[&str]) -> Account {
     }
 }
 
-fn bot_only() -> Known {
-    Known {
+fn bot_only() -> PlannerInput {
+    PlannerInput {
         bot: Some(account("twitch/bot", "900100", &["user:read:chat"])),
-        ..Known::default()
+        ..PlannerInput::default()
     }
 }
 
@@ -174,9 +174,9 @@ fn roles_use_broadcaster_token_on_own_connection() {
 
 #[test]
 fn without_bot_broadcasters_subscribe_to_own_channels() {
-    let known = Known {
+    let known = PlannerInput {
         broadcasters: vec![account("twitch/broadcaster:1", "1", &["moderation:read"])],
-        ..Known::default()
+        ..PlannerInput::default()
     };
     let plan = plan(&channels(2), &known);
     assert!(plan.is_pushed(&source(1)));

@@ -34,7 +34,7 @@ fn one_is_tried_first_and_ten_at_a_time_follow() {
     assert_eq!(subscriptions.take_due(0), []);
     assert_eq!(
         subscriptions.created(&on("0"), enabled("a"), 0),
-        Verdict::Accepted
+        CreateOutcome::Accepted
     );
     assert_eq!(subscriptions.take_due(0).len(), 10);
     assert_eq!(subscriptions.take_due(0).len(), 0);
@@ -56,7 +56,7 @@ fn a_fresh_session_makes_everything_again_but_what_was_refused() {
     // An answer to the old session's creation of 3 is not mistaken for one of the new session.
     assert_eq!(
         subscriptions.created(&on("3"), enabled("old"), 10),
-        Verdict::Waiting
+        CreateOutcome::Waiting
     );
     subscriptions.created(&on("1"), enabled("b"), 10);
     assert_eq!(subscriptions.take_due(10), [on("3")]);
@@ -75,14 +75,16 @@ fn points_in_use_are_waited_for_and_then_given_up() {
         assert_eq!(subscriptions.take_due(now), [on("1")]);
         assert_eq!(
             subscriptions.created(&on("1"), Created::CostExceeded, now),
-            Verdict::CompareList
+            CreateOutcome::CompareList
         );
         assert_eq!(subscriptions.take_due(now + wait - 1), []);
         now += wait;
     }
     subscriptions.take_due(now);
     let verdict = subscriptions.created(&on("1"), Created::CostExceeded, now);
-    assert!(matches!(verdict, Verdict::NotAccepted { code, .. } if code == Code::TwitchSubscriptionLimit));
+    assert!(
+        matches!(verdict, CreateOutcome::NotAccepted { code, .. } if code == Code::TwitchSubscriptionLimit)
+    );
     assert!(subscriptions.all_refused().is_some() && subscriptions.is_complete());
 }
 
@@ -130,7 +132,7 @@ fn rate_limit_is_waited_for_as_long_as_it_says() {
     subscriptions.take_due(0);
     assert_eq!(
         subscriptions.created(&on("1"), later(Code::RateLimited(PlatformName::Twitch)), 0),
-        Verdict::Waiting
+        CreateOutcome::Waiting
     );
     assert_eq!(
         (subscriptions.deadline(), subscriptions.take_due(19_999)),
@@ -205,10 +207,16 @@ fn refusal_of_the_old_token_does_not_outlast_a_login() {
         subscriptions.take_due(0);
         // The request of the creation had been sent when the token changed.
         subscriptions.retry_refused(5);
-        assert_eq!(subscriptions.created(&on("1"), answer(), 6), Verdict::Waiting);
+        assert_eq!(
+            subscriptions.created(&on("1"), answer(), 6),
+            CreateOutcome::Waiting
+        );
         assert_eq!(subscriptions.take_due(6), [on("1")]);
         // The new token is refused itself.
-        assert_ne!(subscriptions.created(&on("1"), answer(), 7), Verdict::Waiting);
+        assert_ne!(
+            subscriptions.created(&on("1"), answer(), 7),
+            CreateOutcome::Waiting
+        );
         assert_eq!(subscriptions.take_due(8), []);
     }
 }

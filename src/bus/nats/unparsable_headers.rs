@@ -109,13 +109,13 @@ impl NatsBus {
         consumer: PullConsumer,
     ) -> BoxStream<'static, Result<Delivery, BusError>> {
         let bus = self.clone();
-        let losses = bus.losses.subscribe();
+        let reconnects = bus.reconnects.subscribe();
         let seen = std::collections::BTreeSet::<u64>::new();
         stream::unfold(
-            (bus, consumer, losses, seen),
-            |(bus, consumer, mut losses, mut seen)| async move {
+            (bus, consumer, reconnects, seen),
+            |(bus, consumer, mut reconnects, mut seen)| async move {
                 loop {
-                    bus.wait_for_a_loss(&mut losses).await?;
+                    bus.wait_for_reconnect(&mut reconnects).await?;
                     let found = match bus.sweep(&consumer).await {
                         Ok(found) => found,
                         Err(reason) => {
@@ -134,7 +134,7 @@ impl NatsBus {
                         seen.pop_first();
                     }
                     if !fresh.is_empty() {
-                        return Some((stream::iter(fresh), (bus, consumer, losses, seen)));
+                        return Some((stream::iter(fresh), (bus, consumer, reconnects, seen)));
                     }
                 }
             },
@@ -145,8 +145,8 @@ impl NatsBus {
 
     /// Waits until the connection is restored after a loss; `None` if the bus is closed. Also returns after the ack wait: the
     /// client silently discards messages with a status that only the server sends (`NATS/1.0 100`).
-    pub(super) async fn wait_for_a_loss(&self, losses: &mut watch::Receiver<u64>) -> Option<()> {
-        match timeout(self.ack_wait, losses.changed()).await {
+    pub(super) async fn wait_for_reconnect(&self, reconnects: &mut watch::Receiver<u64>) -> Option<()> {
+        match timeout(self.ack_wait, reconnects.changed()).await {
             Ok(Ok(())) | Err(_) => Some(()),
             Ok(Err(_)) => None,
         }
@@ -196,7 +196,7 @@ impl NatsBus {
     fn unreadable_delivery(&self, consumer: &PullConsumer, raw: Raw, why: String) -> Delivery {
         let info = consumer.cached_info();
         let (stream, subject) = (&info.stream_name, secrets::quote(&raw.subject));
-        match self.line.unusable(&format!("{subject}: {why}")) {
+        match self.connection_state.unusable(&format!("{subject}: {why}")) {
             Some(messages) => warn!(
                 bus = %self.location, stream, sequence = raw.seq, messages,
                 "A message on {subject} cannot be used: {why}"

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-/// A smoothed round trip.
+/// The exponential moving average of the measured round trips.
 #[derive(Debug)]
 pub struct Smoothed {
     /// Weight of the newest measurement, between 0 and 1.
@@ -13,7 +13,6 @@ pub struct Smoothed {
 }
 
 impl Smoothed {
-    /// `weight` is that of the newest measurement, between 0 and 1.
     pub fn new(weight: f64) -> Self {
         let millis = Mutex::default();
         Self { weight, millis }
@@ -25,7 +24,7 @@ impl Smoothed {
         *millis = Some(millis.map_or(newest, |old| old + self.weight * (newest - old)));
     }
 
-    /// Returns milliseconds.
+    /// Returns the average in milliseconds; `None` before the first measurement.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
