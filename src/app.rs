@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::bus::EventBus;
 use crate::clock::{Chance, Clock};
-use crate::config::{BusTarget, Settings, StoreTarget, TokenTarget};
+use crate::config::{BusTarget, Settings, StoreTarget};
 use crate::core::freshness::Intervals;
 use crate::core::source::PlatformName;
 use crate::failure::{ExitCode, Failure};
@@ -17,7 +17,7 @@ use crate::platforms::Probe;
 use crate::store::SourceStore;
 use crate::store::guarded::Guarded;
 use crate::store::retention::Retention;
-use crate::tokens::{FileTokenStore, TokenStore};
+use crate::tokens::TokenStore;
 
 mod bus;
 pub mod clock_error;
@@ -91,13 +91,7 @@ impl App {
         let tokens: Arc<dyn TokenStore> = match (&demo, &settings.tokens.target) {
             // Demo tokens are never mixed with real ones.
             (Some(demo), _) => demo.tokens(),
-            (None, TokenTarget::File(path)) => Arc::new(FileTokenStore::new(path)),
-            (None, TokenTarget::Firestore { .. }) => {
-                let what = "tokens.url: this bitbrat keeps tokens in a file only";
-                return Err(
-                    Failure::new(ExitCode::Configuration, what).hint("set tokens.url to file or file:PATH")
-                );
-            }
+            (None, target) => stores::tokens(&settings, target)?,
         };
         let settings = Arc::new(settings);
         let http = Http::new(HttpOptions::default(), Arc::clone(&machine_clock));

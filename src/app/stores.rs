@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use super::StoreAccess;
-use crate::config::{Settings, StoreTarget};
+use crate::config::{Settings, StoreTarget, TokenTarget};
 use crate::failure::Failure;
 use crate::store::firestore::{FirestoreStore, FirestoreTarget};
 use crate::store::memory::MemoryStore;
 use crate::store::retention::Retention;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{SourceStore, StoreError};
+use crate::tokens::{FileTokenStore, FirestoreTokenOptions, FirestoreTokenStore, TokenStore};
 
 /// Opens a store without filtering, evidence that no reader would accept included.
 pub(super) async fn open_unguarded(
@@ -51,10 +52,38 @@ pub(super) fn retention(settings: &Settings) -> Retention {
 fn firestore(settings: &Settings, project: &str, database: &str, retention: Retention) -> FirestoreStore {
     FirestoreStore::new(FirestoreTarget {
         collection: settings.store.collection.clone(),
+        retention,
+        ..firestore_target(settings, project, database)
+    })
+}
+
+fn firestore_target(settings: &Settings, project: &str, database: &str) -> FirestoreTarget {
+    FirestoreTarget {
         emulator: settings.google.firestore_emulator.clone(),
         credentials_file: settings.google.credentials_file.clone(),
-        retention,
         ..FirestoreTarget::new(project, database)
+    }
+}
+
+/// Opens a token store. It connects on the first request.
+pub(super) fn tokens(settings: &Settings, target: &TokenTarget) -> Result<Arc<dyn TokenStore>, Failure> {
+    Ok(match target {
+        TokenTarget::File(path) => Arc::new(FileTokenStore::new(path)),
+        TokenTarget::Firestore { project, database } => {
+            if settings.google.firestore_emulator.is_none() {
+                super::needs_certificates("cannot use the token store")?;
+            }
+            Arc::new(FirestoreTokenStore::new(FirestoreTokenOptions {
+                target: FirestoreTarget {
+                    setting: "tokens.url",
+                    ..firestore_target(settings, project, database)
+                },
+                bot_path: settings.tokens.bot_path.clone(),
+                broadcaster_path: settings.tokens.broadcaster_path.clone(),
+                refresh: settings.tokens.refresh,
+                file: settings.tokens.file.clone(),
+            }))
+        }
     })
 }
 

@@ -27,7 +27,7 @@ const BROADCASTER_PATH: Key = Key::new(
 .or("oauth/twitch/broadcaster");
 const REFRESH: Key = Key::new(
     "tokens.refresh",
-    "Whether tokens kept in Firestore are renewed by bitbrat; leave it to the platform where it runs.",
+    "Whether bitbrat refreshes and replaces tokens in Firestore; leave it to the platform where it runs.",
 )
 .or("false");
 
@@ -44,11 +44,13 @@ pub enum TokenTarget {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenSettings {
     pub target: TokenTarget,
+    /// The token file of this machine, which has the accounts without a document in Firestore.
+    pub file: PathBuf,
     /// Document of the Twitch bot's token.
     pub bot_path: String,
     /// Document of the broadcaster's token.
     pub broadcaster_path: String,
-    /// Whether tokens in Firestore are renewed by bitbrat.
+    /// Whether tokens in Firestore are refreshed and replaced by bitbrat.
     pub refresh: bool,
 }
 
@@ -75,7 +77,8 @@ pub(super) fn read(reader: &mut Reader<'_>, state_dir: &Path, google: &GoogleSet
     let mut document = |key: &Key| reader.text(key).map(|found| found.value).unwrap_or_default();
     let (bot_path, broadcaster_path) = (document(&BOT_PATH), document(&BROADCASTER_PATH));
     TokenSettings {
-        target: target.map_or(TokenTarget::File(file), |found| found.value),
+        target: target.map_or_else(|| TokenTarget::File(file.clone()), |found| found.value),
+        file,
         bot_path,
         broadcaster_path,
         refresh: reader.switch(&REFRESH),

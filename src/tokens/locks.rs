@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,6 +115,37 @@ fn open_lock(path: &Path) -> io::Result<File> {
     crate::files::open_lock(path)
 }
 
+/// Returns the name of the lock domain of the locks beside `base`, for a store that several machines use: a random id that is stored there once,
+/// and the name of the host, since a copied disk contains the same id.
+pub(super) fn machine(base: &Path) -> String {
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    // Without a stored id, each process counts as a machine of its own, whose refreshes others wait for.
+    let id = machine_id(&beside(base, "machine")).unwrap_or_else(|_| new_id());
+    format!("{id}@{}", host.trim())
+}
+
+fn machine_id(path: &Path) -> io::Result<String> {
+    if let Ok(found) = crate::files::read_input_text(path, crate::files::SMALL)
+        && !found.trim().is_empty()
+    {
+        return Ok(found.trim().to_owned());
+    }
+    make_private_dir(directory(path))?;
+    let mut fresh = tempfile::NamedTempFile::new_in(directory(path))?;
+    fresh.write_all(new_id().as_bytes())?;
+    // Of several processes the first stores its id, and all use that.
+    match fresh.persist_noclobber(path) {
+        Ok(_) => {}
+        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error.error),
+    }
+    crate::files::read_input_text(path, crate::files::SMALL).map(|found| found.trim().to_owned())
+}
+
+fn new_id() -> String {
+    uuid::Uuid::new_v4().simple().to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,5 +154,13 @@ mod tests {
     fn no_identity_names_a_file_outside_the_directory() {
         let name = file_name(&Identity::named("../../etc/passwd"), "lock");
         assert_eq!(name, "------etc-passwd.lock");
+    }
+
+    #[test]
+    fn processes_of_a_machine_share_a_lock_domain() {
+        let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let of = |directory: &tempfile::TempDir| machine(&directory.path().join("state/tokens.json"));
+        assert_eq!(of(&here), of(&here));
+        assert_ne!(of(&here), of(&there));
     }
 }

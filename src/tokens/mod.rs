@@ -3,6 +3,7 @@
 //! Token validity is not decided here; the adapters ask their platform.
 
 mod file;
+mod firestore;
 mod intent;
 mod journal;
 mod lease;
@@ -22,9 +23,10 @@ use crate::core::observation::Identity;
 use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
 use crate::secrets;
-use crate::store::Version;
+use crate::store::{StoreError, Version};
 
 pub use file::FileTokenStore;
+pub use firestore::{FirestoreTokenOptions, FirestoreTokenStore};
 pub use intent::{IntentPhase, RefreshIntent};
 pub use journal::{GrantedPair, Journal};
 pub use lease::{TokenLease, TokenStoreExt};
@@ -113,8 +115,8 @@ pub trait TokenStore: Send + Sync {
     /// Returns the accounts with a login that is not finished, sorted; see [`TokenRecord::pending`].
     async fn pending(&self) -> Result<Vec<Identity>, TokenError>;
 
-    /// Returns a number that changes with every modification by any process, as far as that can be detected cheaply; `None` if
-    /// only reading everything detects it. `watch` compares it every second.
+    /// Returns a number that changes within some seconds of every modification by any process or machine, as far as that can be
+    /// detected cheaply; `None` if only reading everything detects it. `watch` compares it every second.
     async fn revision(&self) -> Result<Option<u64>, TokenError> {
         Ok(None)
     }
@@ -126,9 +128,18 @@ pub trait TokenStore: Send + Sync {
         false
     }
 
-    /// Returns whether this program may refresh the stored tokens. Tokens that another program refreshes are only read.
-    fn renews(&self) -> bool {
+    /// Returns whether this program may change the record of `identity`, which was read before. Tokens that another program refreshes are
+    /// only read.
+    fn renews(&self, identity: &Identity) -> bool {
+        let _ = identity;
         true
+    }
+
+    /// Returns whether another program keeps the record of `identity`, which was read before, as well. A configured token never replaces
+    /// that program's.
+    fn is_shared(&self, identity: &Identity) -> bool {
+        let _ = identity;
+        false
     }
 }
 
@@ -323,6 +334,35 @@ pub enum TokenError {
         /// Error of the operating system.
         source: std::io::Error,
     },
+    /// The record is another program's, and may not be changed.
+    #[error("the token of {identity} is in {document}, which is only read")]
+    ReadOnly {
+        /// The account.
+        identity: Identity,
+        /// The other program's document.
+        document: String,
+    },
+    /// The document is of another user than the token.
+    #[error("{document} is of {owner}, so a token of {found} was not written there")]
+    OtherOwner {
+        /// The document.
+        document: String,
+        /// Its user.
+        owner: String,
+        /// The user of the token.
+        found: String,
+    },
+    /// Another program's document cannot be used.
+    #[error("{document} cannot be used: {reason}")]
+    Document {
+        /// The document.
+        document: String,
+        /// The problem, without quoting the document.
+        reason: String,
+    },
+    /// The remote store did not do as requested.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// Another holder has locked the identity for too long.
     #[error("{holder} is being changed by another process")]
     Busy {
@@ -353,6 +393,14 @@ impl TokenError {
                 "free some space or make the directory of {} writable; a refreshed token must be kept before it is used",
                 path.display()
             ),
+            Self::ReadOnly { .. } => "log in and refresh it with the program that manages it; only if none does, set tokens.refresh = true, and bitbrat does both"
+                .to_owned(),
+            Self::OtherOwner { owner, .. } => format!(
+                "log in as {owner}; another account is put there only by a login of the program that manages the document"
+            ),
+            Self::Document { .. } => "nothing was changed; log in again with the program that manages it, which writes the document anew".to_owned(),
+            Self::Store(StoreError::Refused { hint, .. }) => hint.clone(),
+            Self::Store(_) => "stored tokens are kept; run `bitbrat doctor tokens`, and try again".to_owned(),
             Self::Busy { .. } => "wait for the other bitbrat, or stop it if it hangs".to_owned(),
         }
     }

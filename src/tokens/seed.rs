@@ -9,7 +9,8 @@
 //! - a stored token that is no longer usable (another seed that no platform ever accepted, a grant that was rejected or that
 //!   expired permanently) is replaced by the configured seed, which may be the correct one;
 //! - after a logout no token is stored; a known seed's access token is then imported again, since trying it is harmless, but
-//!   not its refresh token: it may be used up, and sending a used one-time token again revokes the grant.
+//!   not its refresh token: it may be used up, and sending a used one-time token again revokes the grant;
+//! - a token that another program keeps as well is never replaced by a seed.
 
 use aws_lc_rs::digest;
 use base64::Engine;
@@ -52,6 +53,9 @@ pub async fn seed(
     let fingerprint = fingerprint(access, seed.refresh.as_ref());
     let lease = store.lease(identity).await?;
     let mut record = lease.load().await?;
+    if store.is_shared(identity) {
+        return Ok(Seeded::StoredKept);
+    }
     let known = record.seeds.contains(&fingerprint);
     let same_grant = record
         .token
@@ -112,7 +116,7 @@ fn remember(seeds: &mut Vec<String>, fingerprint: String) {
 }
 
 /// Returns a digest that identifies a seed and from which the seed cannot be derived.
-fn fingerprint(access: &str, refresh: Option<&SecretString>) -> String {
+pub(super) fn fingerprint(access: &str, refresh: Option<&SecretString>) -> String {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(access.as_bytes());
     context.update(b"\n");

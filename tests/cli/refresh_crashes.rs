@@ -3,11 +3,13 @@
 use std::process::Stdio;
 
 use bitbrat::sim::twitch::TokenSpec;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::login::{BOT, Rig};
+use super::login::{BOT, RUNTIME, Rig};
+use crate::contract::store::worlds::emulator;
+use crate::contract::tokens::worlds::Platform;
 use crate::support::process::Process;
-use crate::support::{Run, mode};
+use crate::support::{ReservedPort, Run, mode};
 
 /// Every point of `fault_point`, in the order of a refresh: before and after each of its effects.
 const POINTS: [&str; 9] = ["F1", "F2", "F3", "F4", "F5", "F6", "F7", "F8", "F9"];
@@ -16,6 +18,38 @@ const REFRESH: [&str; 3] = ["auth", "refresh", "twitch"];
 
 /// Simulated platforms, and a home in which the bot is logged in.
 fn logged_in(is_public: bool) -> (Rig, String) {
+    let (rig, access, refresh) = authorized(is_public);
+    let input = format!("{access}\n{refresh}\n");
+    rig.home
+        .run_with(&["auth", "login", "twitch", "--with-token"], &input)
+        .exits(0);
+    (rig, access)
+}
+
+/// Simulated platforms, and a home in which the bot's token is in the platform's document.
+fn logged_in_at_platform(renews: bool) -> (Rig, Platform) {
+    let (mut rig, access, refresh) = authorized(true);
+    let platform = RUNTIME.block_on(async {
+        let platform = Platform::new().await;
+        let document = json!({ "accessToken": access, "refreshToken": refresh, "userId": BOT });
+        platform.put("twitch/bot", document).await;
+        platform
+    });
+    rig.home = rig
+        .home
+        .env("FIRESTORE_EMULATOR_HOST", &emulator())
+        .env(
+            "BITBRAT_TOKENS__URL",
+            &format!("firestore:{}", platform.project()),
+        )
+        .env("BITBRAT_TOKENS__REFRESH", &renews.to_string());
+    // The end of the token is not in the document; now it is known.
+    rig.home.run(&["auth", "status", "twitch"]).exits(0);
+    (rig, platform)
+}
+
+/// Simulated platforms, and a token of the bot.
+fn authorized(is_public: bool) -> (Rig, String, String) {
     let left_out: &[&str] = match is_public {
         true => &["twitch.client_secret", "twitch.client_id"],
         false => &[],
@@ -35,11 +69,7 @@ fn logged_in(is_public: bool) -> (Rig, String) {
         scopes: vec!["user:read:chat".to_owned()],
         ..TokenSpec::default()
     });
-    let input = format!("{}\n{}\n", pair.access, pair.refresh.unwrap());
-    rig.home
-        .run_with(&["auth", "login", "twitch", "--with-token"], &input)
-        .exits(0);
-    (rig, pair.access)
+    (rig, pair.access, pair.refresh.unwrap())
 }
 
 /// Refreshes the token in a process that is aborted at `point`.
@@ -70,8 +100,7 @@ fn refused(rig: &Rig) -> u64 {
         .unwrap_or(0)
 }
 
-fn survives(point: &str, is_public: bool) {
-    let (rig, _) = logged_in(is_public);
+fn survives(point: &str, is_public: bool, (rig, _): (Rig, impl Sized)) {
     crash(&rig, point);
     let journal = rig.home.state().join("tokens.json.twitch-bot.journal");
     assert_eq!(journal.exists(), ["F7", "F8", "F9"].contains(&point), "{point}");
@@ -104,22 +133,70 @@ fn survives(point: &str, is_public: bool) {
     assert_eq!(refused(&rig), 0, "{point}: a token was sent twice");
 }
 
-fn survive_all(is_public: bool) {
+fn survive_all<T>(is_public: bool, rig: fn(bool) -> (Rig, T)) {
     std::thread::scope(|scope| {
         for point in POINTS {
-            scope.spawn(move || survives(point, is_public));
+            scope.spawn(move || survives(point, is_public, rig(is_public)));
         }
     });
 }
 
 #[test]
 fn one_time_token_survives_a_crash_at_every_step() {
-    survive_all(true);
+    survive_all(true, logged_in);
 }
 
 #[test]
 fn reusable_token_survives_a_crash_at_every_step() {
-    survive_all(false);
+    survive_all(false, logged_in);
+}
+
+#[test]
+fn one_time_token_in_firestore_survives_a_crash_at_every_step() {
+    survive_all(true, |_| logged_in_at_platform(true));
+}
+
+#[test]
+fn token_that_the_platform_manages_is_only_read() {
+    let (rig, platform) = logged_in_at_platform(false);
+    let before = RUNTIME.block_on(platform.document("twitch/bot"));
+    assert_eq!(status(&rig)["status"], "VALID");
+    let doctor = rig.home.run(&["doctor", "tokens"]).exits(0);
+    assert!(
+        doctor.stdout.contains("only read (tokens.refresh = false)"),
+        "{}",
+        doctor.stdout
+    );
+    for change in [["auth", "login", "twitch"], ["auth", "logout", "twitch"]] {
+        rig.home
+            .run(&change)
+            .exits(1)
+            .names_account("oauth/twitch/bot/token")
+            .names_account("tokens.refresh = true");
+    }
+    let refresh = rig.home.run(&REFRESH);
+    assert!(refresh.code != 0);
+    refresh.names_account("another program refreshes this token");
+    for path in [TOKEN, "/oauth2/device", "/oauth2/revoke"] {
+        assert_eq!(rig.requests(path), 0, "{path}");
+    }
+    assert_eq!(RUNTIME.block_on(platform.document("twitch/bot")), before);
+}
+
+#[test]
+fn unreachable_token_store_fails_doctor_with_a_next_step() {
+    let (rig, _) = logged_in(true);
+    let port = ReservedPort::new();
+    let home = rig
+        .home
+        .env("FIRESTORE_EMULATOR_HOST", &format!("127.0.0.1:{}", port.number))
+        .env("BITBRAT_TOKENS__URL", "firestore:nowhere");
+    let doctor = home.run(&["doctor", "tokens"]);
+    assert!(
+        doctor.code != 0 && doctor.stdout.contains("firestore:nowhere"),
+        "{}",
+        doctor.stdout
+    );
 }
 
 #[test]

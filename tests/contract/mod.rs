@@ -3,4 +3,4 @@
 pub mod bus;
 mod platform;
 pub mod store;
-mod tokens;
+pub mod tokens;

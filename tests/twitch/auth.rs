@@ -395,7 +395,7 @@ impl TokenStore for Limited {
         self.inner.journal()
     }
 
-    fn renews(&self) -> bool {
+    fn renews(&self, _: &Identity) -> bool {
         self.renews
     }
 }

@@ -190,11 +190,19 @@ async fn of_tokens(app: &App) -> Check {
     let place = match &app.settings.tokens.target {
         _ if app.demo.is_some() => "the demo's own memory".to_owned(),
         TokenTarget::File(path) => path.display().to_string(),
-        TokenTarget::Firestore { project, database } => format!("firestore:{project}/{database}"),
+        TokenTarget::Firestore { project, database } if app.settings.tokens.refresh => {
+            format!("firestore:{project}/{database}, refreshed by bitbrat")
+        }
+        TokenTarget::Firestore { project, database } => {
+            format!("firestore:{project}/{database}, only read (tokens.refresh = false)")
+        }
+    };
+    let file = match &app.settings.tokens.target {
+        TokenTarget::File(path) => path,
+        TokenTarget::Firestore { .. } => &app.settings.tokens.file,
     };
     if app.demo.is_none()
-        && let TokenTarget::File(path) = &app.settings.tokens.target
-        && let Some(check) = state::tokens(path)
+        && let Some(check) = state::tokens(file)
     {
         return check;
     }

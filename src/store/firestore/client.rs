@@ -23,6 +23,7 @@ use firestore::gcloud_sdk::google_cloud_auth::credentials::{
     CacheableResource, Credentials, CredentialsProvider, EntityTag,
 };
 use firestore::gcloud_sdk::google_cloud_auth::errors::CredentialsError;
+use firestore::gcloud_sdk::prost_types::Timestamp as Moment;
 use firestore::gcloud_sdk::tonic::{Code, Extensions, Request, Response, Status, Streaming};
 use firestore::gcloud_sdk::{GoogleAuthMiddleware, HeaderMap, RequestTimeouts};
 use firestore::{FirestoreDb, FirestoreDbOptions};
@@ -137,8 +138,8 @@ impl Client {
         }
     }
 
-    /// Returns those of the documents at `paths` that exist.
-    pub async fn get_some(&self, paths: Vec<String>) -> Result<Vec<Document>, Failure> {
+    /// Returns those of the documents at `paths` that exist, and Firestore's time of the read.
+    pub async fn get_some(&self, paths: Vec<String>) -> Result<(Vec<Document>, Option<Moment>), Failure> {
         let message = BatchGetDocumentsRequest {
             database: self.database(),
             documents: paths,
@@ -148,13 +149,14 @@ impl Client {
         self.reading(message, |mut stub, mut request| async move {
             request.extensions_mut().insert(idle);
             let mut answers = stub.batch_get_documents(request).await?.into_inner();
-            let mut found = Vec::new();
+            let (mut found, mut read_at) = (Vec::new(), None);
             while let Some(answer) = answers.message().await? {
+                read_at = answer.read_time.or(read_at);
                 if let Some(batch_get_documents_response::Result::Found(document)) = answer.result {
                     found.push(document);
                 }
             }
-            Ok(found)
+            Ok((found, read_at))
         })
         .await
     }

@@ -49,7 +49,7 @@ pub fn of_write(target: &FirestoreTarget, document_id: &str, code: Code, message
 
 /// Converts a response that was not about one document.
 pub fn of_answer(target: &FirestoreTarget, code: Code, message: &str) -> StoreError {
-    let project = &target.project;
+    let (project, setting) = (&target.project, target.setting);
     let refused = |reason: String, hint: String| StoreError::Refused {
         location: target.to_string(),
         reason,
@@ -59,7 +59,7 @@ pub fn of_answer(target: &FirestoreTarget, code: Code, message: &str) -> StoreEr
         Code::PermissionDenied => refused(
             format!("permission denied ({})", sentence(message)),
             format!(
-                "check that `{project}` is the right project in `store.url`, and give the account the role \
+                "check that `{project}` is the right project in `{setting}`, and give the account the role \
                  `roles/datastore.user` there"
             ),
         ),
@@ -68,13 +68,13 @@ pub fn of_answer(target: &FirestoreTarget, code: Code, message: &str) -> StoreEr
         Code::NotFound => refused(
             sentence(message),
             format!(
-                "check project and database in `store.url`; a new database is made with `gcloud firestore databases \
+                "check project and database in `{setting}`; a new database is made with `gcloud firestore databases \
                  create --project={project} --location=REGION`"
             ),
         ),
         Code::InvalidArgument | Code::FailedPrecondition | Code::Unimplemented | Code::OutOfRange => refused(
             sentence(message),
-            "check `store.url` and `store.collection`; `bitbrat doctor` tests them".into(),
+            format!("check `{setting}` and the names of the documents; `bitbrat doctor` tests them"),
         ),
         Code::DeadlineExceeded => unavailable(target, "it did not answer in time".into()),
         Code::ResourceExhausted => unavailable(target, format!("a quota is used up ({})", sentence(message))),

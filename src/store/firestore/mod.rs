@@ -4,12 +4,12 @@
 //! The connection is in `client`, values in `value`, batching of writes in `save`, the listener in `watch` and `replica`,
 //! errors in `error`.
 
-mod client;
-mod error;
+pub(crate) mod client;
+pub(crate) mod error;
 mod history;
 mod replica;
 mod save;
-mod value;
+pub(crate) mod value;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -57,6 +57,8 @@ pub struct FirestoreTarget {
     pub database: String,
     /// The collection of the documents.
     pub collection: String,
+    /// The setting that names the project, for messages.
+    pub setting: &'static str,
     /// `HOST:PORT` of an emulator; then no credentials are used.
     pub emulator: Option<String>,
     /// A service account's key file; else application default credentials.
@@ -74,6 +76,7 @@ impl FirestoreTarget {
             project: project.to_owned(),
             database: database.to_owned(),
             collection: "sources".to_owned(),
+            setting: "store.url",
             emulator: None,
             credentials_file: None,
             patience: Duration::from_secs(5),
@@ -129,7 +132,7 @@ impl FirestoreStore {
     ) -> Vec<Result<Option<Versioned<SourceDocument>>, StoreError>> {
         let paths = keys.iter().map(|key| self.client.path(&key.to_string()));
         let found = match self.client.get_some(paths.collect()).await {
-            Ok(found) => found.into_iter().map(stored),
+            Ok((found, _)) => found.into_iter().map(stored),
             Err(failure) => {
                 let failure = failure.explain(self.target());
                 return keys.iter().map(|_| Err(failure.clone())).collect();
@@ -152,7 +155,7 @@ impl FirestoreStore {
     }
 }
 
-fn update(path: String, fields: Map<String, Value>, condition: Option<ConditionType>) -> Request {
+pub(crate) fn update(path: String, fields: Map<String, Value>, condition: Option<ConditionType>) -> Request {
     Request {
         operation: Some(Operation::Update(Document {
             name: path,
@@ -179,12 +182,12 @@ fn precondition(condition: ConditionType) -> Precondition {
 }
 
 /// A document's version is the time of its last write.
-fn version(update_time: Option<Moment>) -> Version {
+pub(crate) fn version(update_time: Option<Moment>) -> Version {
     let at = update_time.unwrap_or_default();
     Version(format!("{}.{:09}", at.seconds, at.nanos))
 }
 
-fn moment(version: &Version) -> Option<Moment> {
+pub(crate) fn moment(version: &Version) -> Option<Moment> {
     let (seconds, nanos) = version.0.split_once('.')?;
     Some(Moment {
         seconds: seconds.parse().ok()?,

@@ -1,7 +1,8 @@
 //! The contract of the token store port, checked against every adapter. A further adapter adds a world and one line at the end.
 
+mod firestore;
 mod suite;
-mod worlds;
+pub mod worlds;
 
 /// Runs every test of the suite in a world of `$world`.
 macro_rules! contract {
@@ -36,3 +37,5 @@ macro_rules! contract {
 
 contract!(memory, super::worlds::MemoryWorld);
 contract!(file, super::worlds::FileWorld);
+contract!(firestore_documents, super::worlds::FirestoreWorld<true>);
+contract!(firestore_without_documents, super::worlds::FirestoreWorld<false>);

@@ -3,7 +3,15 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bitbrat::tokens::{FileTokenStore, MemoryTokenStore, TokenStore};
+use bitbrat::store::firestore::FirestoreTarget;
+use bitbrat::store::retention::Retention;
+use bitbrat::tokens::{
+    FileTokenStore, FirestoreTokenOptions, FirestoreTokenStore, MemoryTokenStore, TokenStore,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::contract::store::worlds::{self as stores, World as _};
 
 /// A fresh, empty store of one kind.
 #[async_trait]
@@ -45,5 +53,68 @@ impl World for FileWorld {
 
     async fn open(&self) -> Arc<dyn TokenStore> {
         Arc::new(FileTokenStore::new(self.0.path().join("state/tokens.json")))
+    }
+}
+
+/// A Firestore database, read and written as the platform does, without our code.
+pub struct Platform {
+    raw: stores::FirestoreWorld,
+}
+
+impl Platform {
+    pub async fn new() -> Self {
+        let mut raw = stores::FirestoreWorld::with(Retention::default()).await;
+        "oauth".clone_into(&mut raw.target.collection);
+        Self { raw }
+    }
+
+    pub fn project(&self) -> &str {
+        &self.raw.target.project
+    }
+
+    /// Replaces the document of a place such as `twitch/bot`.
+    pub async fn put(&self, place: &str, document: Value) {
+        self.raw.put_raw(&format!("{place}/token"), document).await;
+    }
+
+    /// Reads the document of a place.
+    pub async fn document(&self, place: &str) -> Option<Value> {
+        self.raw.raw(&format!("{place}/token")).await
+    }
+
+    /// Opens the tokens on the machine with this state directory.
+    pub fn open(&self, machine: &TempDir, refresh: bool) -> FirestoreTokenStore {
+        FirestoreTokenStore::new(FirestoreTokenOptions {
+            target: FirestoreTarget {
+                setting: "tokens.url",
+                ..self.raw.target.clone()
+            },
+            bot_path: "oauth/twitch/bot".to_owned(),
+            broadcaster_path: "oauth/twitch/broadcaster".to_owned(),
+            refresh,
+            file: machine.path().join("state/tokens.json"),
+        })
+    }
+}
+
+/// The platform's documents, without tokens at first, or none at all.
+pub struct FirestoreWorld<const DOCUMENTS: bool>(Platform, TempDir);
+
+#[async_trait]
+impl<const DOCUMENTS: bool> World for FirestoreWorld<DOCUMENTS> {
+    const SEVERAL_PROCESSES: bool = true;
+
+    async fn new() -> Self {
+        let platform = Platform::new().await;
+        if DOCUMENTS {
+            for place in ["twitch/bot", "twitch/broadcaster"] {
+                platform.put(place, json!({ "userId": "900100" })).await;
+            }
+        }
+        Self(platform, tempfile::tempdir().unwrap())
+    }
+
+    async fn open(&self) -> Arc<dyn TokenStore> {
+        Arc::new(self.0.open(&self.1, true))
     }
 }

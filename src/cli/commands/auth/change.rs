@@ -129,6 +129,10 @@ pub(super) async fn logout(cx: &Context, args: &LogoutArgs) -> Result<ExitCode, 
     let (platform, identity) = args.account.resolve(cx).await?;
     let lease = cx.app.tokens().lease(&identity).await?;
     let mut record = lease.load().await?;
+    if record.token.is_some() || record.pending.is_some() {
+        // What cannot be deleted here is not revoked either.
+        lease.save(&record).await?;
+    }
     let tokens: Vec<StoredToken> = record
         .token
         .take()

@@ -488,7 +488,8 @@ pub(super) fn problem_of(platform: PlatformName, refresh: &Refresh) -> Option<(T
         Refresh::Lost => Some((Tone::Bad, LOST.to_owned())),
         Refresh::LeftToOthers => Some((
             Tone::Warn,
-            "another program refreshes the tokens of this store".to_owned(),
+            "another program refreshes this token, and here it is only read; tokens.refresh = true changes that, if no other program does it"
+                .to_owned(),
         )),
         Refresh::Impossible => Some((Tone::Bad, "there is no usable refresh token".to_owned())),
     }

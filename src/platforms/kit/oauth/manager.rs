@@ -232,7 +232,7 @@ impl<P: Provider> TokenManager<P> {
         }
         let token = stored.ok_or_else(|| no_token::<P>(identity))?;
         let jitter = self.account(identity, &token, |account| account.jitter);
-        let is_due = is_due(&token, jitter, now) && can_refresh(&token) && self.store.renews();
+        let is_due = is_due(&token, jitter, now) && can_refresh(&token) && self.store.renews(identity);
         if !is_due
             || !self.account(identity, &token, |account| {
                 is_time(&mut account.early_attempt, now)
@@ -345,6 +345,9 @@ impl<P: Provider> TokenManager<P> {
     pub(super) async fn amend(&self, identity: &Identity, known: &StoredToken) -> Result<(), PlatformError> {
         let lease = self.store.lease(identity).await.map_err(unusable_store::<P>)?;
         let mut record = lease.load().await.map_err(unusable_store::<P>)?;
+        if !self.store.renews(identity) {
+            return Ok(());
+        }
         let current = record.token.as_mut();
         if let Some(current) = current.filter(|current| is_same(&current.access, &known.access)) {
             let refresh = current.refresh.take();

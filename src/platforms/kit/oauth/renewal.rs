@@ -110,7 +110,7 @@ impl<P: Provider> TokenManager<P> {
         let Some(refresh) = token.refresh.clone() else {
             return Ok(Attempt::Ended(token, Refresh::Impossible));
         };
-        if !self.store.renews() {
+        if !self.store.renews(identity) {
             return Ok(Attempt::Ended(token, Refresh::LeftToOthers));
         }
         if let RefreshState::Refused { at, reason } = &refresh.state
