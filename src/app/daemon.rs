@@ -26,6 +26,7 @@ use crate::watch::engine::{Engine, Parts, Route};
 use crate::watch::monitored::MonitoredSources;
 use crate::web::{self, Render, Stored, Web};
 
+mod expiry_watch;
 mod first_checks;
 mod reload;
 mod remote_documents;
@@ -214,6 +215,7 @@ async fn start(
     }
     reasons.push(store_watch::start(&store, store_stats.clone(), tasks));
     store_watch::tidy(&store, tasks);
+    let expiries = expiry_watch::start(app, tasks, has(Role::Ingest) && !plan.once);
     if let Some(listener) = listener {
         let extra = extra.merge(invites::callback::router(Arc::clone(app)));
         let pages = Web {
@@ -221,6 +223,7 @@ async fn start(
             view,
             stored: store_stats.clone().map(|stats| figures(&in_force, stats)),
             storing,
+            expiries,
             unready: Arc::new(move || reasons.iter().filter_map(|reason| reason()).collect()),
             clock: Arc::clone(&app.clock),
             started_at: app.clock.now(),
@@ -230,10 +233,7 @@ async fn start(
         };
         tasks.spawn("web", |stop| web::serve(listener, pages, extra, stop));
     }
-    if app.demo.is_none() {
-        let (directory, clock) = (app.settings.state_dir.clone(), Arc::clone(&app.machine_clock));
-        tasks.spawn("clock-error", |stop| clock_error::run(directory, clock, stop));
-    }
+    share_clock_error(app, tasks);
     // Before the first probe: a token that is changed from then on may have been read already.
     let token_watch = TokenWatch::start(Arc::clone(app.tokens())).await;
     if let Some(engine) = &mut engine {
@@ -276,6 +276,14 @@ async fn start(
         store_stats,
         bus,
     })
+}
+
+/// Shares the error of this machine's clock with other processes. The demo has a clock of its own.
+fn share_clock_error(app: &App, tasks: &Tasks) {
+    if app.demo.is_none() {
+        let (directory, clock) = (app.settings.state_dir.clone(), Arc::clone(&app.machine_clock));
+        tasks.spawn("clock-error", |stop| clock_error::run(directory, clock, stop));
+    }
 }
 
 /// Starts the pollers, with their schedules or for a single round.

@@ -12,6 +12,7 @@ mod metrics;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use parking_lot::Mutex;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -31,6 +33,7 @@ use crate::clock::Clock;
 use crate::core::code::Code;
 use crate::core::document::SourceDocument;
 use crate::core::freshness::MaxAge;
+use crate::core::observation::Identity;
 use crate::core::summary::SourceSummary;
 use crate::core::time::Timestamp;
 use crate::descriptors;
@@ -47,6 +50,9 @@ const ANSWER: Duration = Duration::from_secs(10);
 
 /// Converts documents to the JSON that the commands print.
 pub type Render<T> = Arc<dyn Fn(T) -> Value + Send + Sync>;
+
+/// When accounts stop working without another login. Those without a known end are absent.
+pub type Expiries = Arc<Mutex<BTreeMap<Identity, Timestamp>>>;
 
 /// The actual and the expected number of writes.
 #[derive(Debug, Clone, Copy)]
@@ -67,6 +73,7 @@ pub struct Web {
     pub stored: Option<Arc<dyn Fn() -> Stored + Send + Sync>>,
     /// Overview of the role that stores the bus's events; `None` in a process without that role, or without a bus.
     pub storing: Option<persist::overview::View>,
+    pub expiries: Expiries,
     /// Further reasons why this process is not ready.
     pub unready: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     pub clock: Arc<dyn Clock>,
