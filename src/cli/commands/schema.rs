@@ -16,9 +16,9 @@ use crate::cli::output::{Envelope, Listing, Report, write_out};
 use crate::cli::reports::{
     actions::ActionItem, auth::AuthReport, config::CheckReport, config::ConfigReport, config::InitItem,
     doctor::Check, edit::EditItem, events::PublishReport, history::HistoryReport, invites::InviteItem,
-    migrate::MigrateReport, plan::PlanReport, predicate::AnswerReport, probe::ProbeReport,
-    prune::PruneReport, schemas::SchemaItem, sim::SimItem, sim_events::EventItem, sim_events::TriggerItem,
-    source::SourceReport, sources::SourcesReport,
+    migrate::MigrateReport, plan::PlanReport, predicate::AnswerReport, preflight::PreflightCheck,
+    probe::ProbeReport, prune::PruneReport, schemas::SchemaItem, sim::SimItem, sim_events::EventItem,
+    sim_events::TriggerItem, source::SourceReport, sources::SourcesReport,
 };
 use crate::failure::{ExitCode, Failure, FailureDocument};
 
@@ -107,6 +107,11 @@ pub const ALL: &[Described] = &[
         name: "doctor",
         commands: "doctor",
         schema: of::<Listing<Check>>,
+    },
+    Described {
+        name: "preflight",
+        commands: "preflight",
+        schema: of::<Listing<PreflightCheck>>,
     },
     Described {
         name: "events",
