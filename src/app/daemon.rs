@@ -6,11 +6,11 @@ use std::sync::Arc;
 use axum::Router;
 use tracing::info;
 
-use self::reload::{Current, current};
+use self::reload::{Current, Reload, current};
 use super::volume::{Meters, StoreStats};
 use super::{App, StoreAccess, clock_error, invites, listeners};
 use crate::bus::EventBus;
-use crate::config::{Configuration, StoreTarget};
+use crate::config::StoreTarget;
 use crate::core::source::SourceKey;
 use crate::core::summary::SourceSummary;
 use crate::failure::{ExitCode, Failure};
@@ -26,6 +26,7 @@ use crate::watch::monitored::MonitoredSources;
 use crate::watch::runs;
 use crate::web::{self, Configured, Stored, Web};
 
+mod expiry_watch;
 mod first_checks;
 mod reload;
 mod remote_documents;
@@ -58,7 +59,7 @@ pub struct Plan {
     /// Computes the exit code after a single round, as `sources status` does.
     pub judge: Judge,
     /// Reads the configuration again.
-    pub reload: Box<dyn Fn() -> Configuration + Send + Sync>,
+    pub reload: Reload,
     /// The log, whose lines for people are merged while the daemon runs.
     pub logs: Bars,
 }
@@ -202,6 +203,7 @@ async fn start(
     }
     reasons.push(store_watch::start(&store, store_stats.clone(), tasks));
     store_watch::tidy(&store, tasks);
+    let expiries = expiry_watch::start(app, tasks, has(Role::Ingest) && !plan.once);
     if let Some(listener) = listener {
         let extra = extra.merge(invites::callback::router(Arc::clone(app)));
         let pages = Web {
@@ -209,6 +211,7 @@ async fn start(
             view,
             stored: store_stats.clone().map(|stats| figures(&in_force, stats)),
             storing,
+            expiries,
             unready: Arc::new(move || reasons.iter().filter_map(|reason| reason()).collect()),
             clock: Arc::clone(&app.clock),
             started_at: app.clock.now(),
@@ -247,22 +250,35 @@ async fn start(
         progress_check.as_ref().is_none_or(|turns| turns())
     });
     if let Some(engine) = engine.clone().filter(|_| !plan.once) {
-        let (own, changes) = (Arc::clone(&engine), reloads.clone());
-        tasks.spawn("token-watch", |stop| {
-            token_watch::run(own, token_watch, changes, stop)
-        });
-        tasks.spawn("configuration", |stop| async move {
-            tokio::select! {
-                () = reload::follow(&in_force, &engine, reloads, plan.reload) => {}
-                () = stop.requested() => {}
-            }
-        });
+        follow_changes(tasks, &engine, token_watch, in_force, reloads, plan.reload);
     }
     Ok(Started {
         engine,
         store_stats,
         bus,
     })
+}
+
+/// Starts what reacts to changed tokens and a changed configuration.
+fn follow_changes(
+    tasks: &Tasks,
+    engine: &Arc<Engine>,
+    token_watch: TokenWatch,
+    in_force: Current,
+    reloads: tokio::sync::watch::Receiver<u64>,
+    reload: Reload,
+) {
+    let (own, changes) = (Arc::clone(engine), reloads.clone());
+    tasks.spawn("token-watch", |stop| {
+        token_watch::run(own, token_watch, changes, stop)
+    });
+    let engine = Arc::clone(engine);
+    tasks.spawn("configuration", |stop| async move {
+        tokio::select! {
+            () = reload::follow(&in_force, &engine, reloads, reload) => {}
+            () = stop.requested() => {}
+        }
+    });
 }
 
 /// Keeps the files of the state directory that other processes read: the error of the clock, and when daemons ran.

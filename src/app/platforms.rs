@@ -2,6 +2,7 @@
 //! process.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use secrecy::ExposeSecret as _;
@@ -9,6 +10,7 @@ use tokio::sync::OnceCell;
 
 use crate::clock::{Chance, Clock};
 use crate::config::Settings;
+use crate::core::forecast::{Forecast, Renewal, TokenLifetimes};
 use crate::core::observation::Identity;
 use crate::core::source::PlatformName;
 use crate::failure::Failure;
@@ -16,7 +18,7 @@ use crate::http::Http;
 use crate::platforms::Platform;
 use crate::platforms::descriptor::{Application, BuildError, Endpoint, Parts, Scope, descriptor};
 use crate::platforms::kit::answer::is_own_error;
-use crate::tokens::{Seed, TokenStore};
+use crate::tokens::{RefreshState, Seed, StoredToken, TokenError, TokenKind, TokenStore};
 
 /// Why the application's credentials are not known to be valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,6 +175,43 @@ impl Platforms {
             (400 | 401 | 403, Some(_)) => Untried::Refused(format!("status {}", answer.status)),
             (status, _) => Untried::NotAsked(format!("status {status} is no answer of {platform}")),
         }))
+    }
+
+    /// Returns how long each account with a token will work.
+    pub async fn forecasts(&self) -> Result<BTreeMap<Identity, Forecast>, TokenError> {
+        let tokens = self.tokens.load_all().await?.into_iter();
+        let forecasts = tokens.map(|(identity, token)| {
+            let forecast = self.forecast(&identity, &token);
+            (identity, forecast)
+        });
+        Ok(forecasts.collect())
+    }
+
+    /// Returns how long the account `identity` will work with `token`.
+    pub fn forecast(&self, identity: &Identity, token: &StoredToken) -> Forecast {
+        let platform = identity.as_str().split('/').next().unwrap_or_default();
+        let descriptor = platform.parse().map(descriptor).ok();
+        let is_ready = |state: &RefreshState| *state == RefreshState::Ready;
+        let is_refreshable = token
+            .refresh
+            .as_ref()
+            .is_some_and(|refresh| is_ready(&refresh.state));
+        let has_application =
+            || descriptor.is_some_and(|platform| platform.application(&self.settings).is_some());
+        let renewal = match token.kind {
+            TokenKind::App if has_application() => Renewal::Requested,
+            TokenKind::User if is_refreshable && self.tokens.renews(identity) => Renewal::Refreshed,
+            TokenKind::User if is_refreshable => Renewal::Elsewhere,
+            TokenKind::App | TokenKind::User => Renewal::Impossible,
+        };
+        Forecast {
+            access_until: token.expires_at,
+            renewal,
+            refreshed_at: token.refreshed_at,
+            lifetimes: descriptor.map_or_else(TokenLifetimes::default, |platform| {
+                platform.token_lifetimes(&self.settings)
+            }),
+        }
     }
 
     /// Returns the identities that the configured sources require.

@@ -4,7 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::cli::commands::sources::{SourcesCommand, can, describe, history, is_live, status, wait};
 use crate::cli::commands::{
-    auth, completion, config, doctor, errors, events, init, probe, schema, sim, sources, store, watch,
+    auth, completion, config, doctor, errors, events, init, preflight, probe, schema, sim, sources, store,
+    watch,
 };
 use crate::cli::global::Global;
 use crate::cli::help;
@@ -49,6 +50,7 @@ pub enum Command {
     /// Manage accounts of the bot and broadcasters
     #[command(subcommand)]
     Auth(auth::AuthCommand),
+    Preflight(preflight::PreflightArgs),
     Doctor(doctor::DoctorArgs),
     /// Follow and publish bus events
     #[command(subcommand)]

@@ -13,6 +13,7 @@ Examples:
   bitbrat status --failing        what needs attention or is down
   bitbrat is-live 'twitch:*'      whether all of them are live, as the exit code
   bitbrat doctor                  check everything, with the next command to run
+  bitbrat preflight --until 23:00 will it all work until the end of the show?
 
 `bitbrat help exit-codes` describes the exit codes, `bitbrat help errors` the error codes.";
 
@@ -24,7 +25,7 @@ pub const GROUPS: [(&str, &[&str]); 4] = [
             "status", "describe", "is-live", "can", "wait", "history", "sources", "probe",
         ],
     ),
-    ("Set up", &["init", "config", "auth", "doctor"]),
+    ("Set up", &["init", "config", "auth", "doctor", "preflight"]),
     ("Run", &["watch", "events", "store"]),
     ("Develop", &["sim", "schema", "completion", "man", "help"]),
 ];

@@ -32,6 +32,12 @@ pub fn private_temp_dir(prefix: &str) -> io::Result<tempfile::TempDir> {
         .tempdir()
 }
 
+/// Returns how many bytes this user can still write on the disk of `path`; `None` if the system does not report that.
+pub fn free_space(path: &Path) -> io::Result<Option<u64>> {
+    let found = rustix::fs::statvfs(path)?;
+    Ok(Some(found.f_bavail.saturating_mul(found.f_frsize)))
+}
+
 /// Makes a file that is created accessible to its owner only.
 pub fn private_file(options: &mut OpenOptions) -> &mut OpenOptions {
     options.mode(0o600)

@@ -12,6 +12,7 @@ use super::{Platform, PlatformError};
 use crate::clock::{Chance, Clock};
 use crate::config::Settings;
 use crate::core::event::chat::Direction;
+use crate::core::forecast::TokenLifetimes;
 use crate::core::observation::Identity;
 use crate::core::platform::{PlatformName, for_each_platform};
 use crate::http::Http;
@@ -62,6 +63,12 @@ pub trait PlatformDescriptor: Send + Sync {
     /// Returns the scopes with which the owner of a channel lets the application act there, without a token that is needed later.
     fn invited(&self) -> &'static [&'static str] {
         &[]
+    }
+
+    /// Returns how long the platform's tokens last, as far as that is known.
+    fn token_lifetimes(&self, settings: &Settings) -> TokenLifetimes {
+        let _ = settings;
+        TokenLifetimes::default()
     }
 
     /// Returns the chat that the listener counts where it is posted, so that it must not be counted on the bus as well.

@@ -1,6 +1,8 @@
 //! Metrics for Prometheus, collected for each request from the daemon's overview. Never labeled by source: ten thousand sources
 //! would be ten thousand series.
 
+use std::collections::BTreeMap;
+
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -13,7 +15,7 @@ use prometheus_client::registry::Registry;
 use super::problem::Problem;
 use super::{Site, Stored};
 use crate::core::code::Code;
-use crate::core::observation::{AuthCheck, AuthResult};
+use crate::core::observation::{AuthCheck, AuthResult, Identity};
 use crate::core::time::Timestamp;
 use crate::persist;
 use crate::watch::account_reports::AccountState;
@@ -47,6 +49,7 @@ pub(super) async fn metrics(State(web): State<Site>) -> Response {
     if let Some(storing) = &web.storing {
         describe_storing(&mut registry, &storing());
     }
+    describe_expiries(&mut registry, &web.expiries.lock());
     let mut text = String::new();
     match encode(&mut text, &registry) {
         Ok(()) => {
@@ -196,6 +199,20 @@ fn describe_accounts(registry: &mut Registry, accounts: &[AccountState]) {
         "token_checked_timestamp_seconds",
         "When the token of an account was last checked",
         checked,
+    );
+}
+
+/// Adds when accounts stop working: unlike the expiry of a token, this takes refreshes into account.
+fn describe_expiries(registry: &mut Registry, expiries: &BTreeMap<Identity, Timestamp>) {
+    let until = Family::<Labels, Gauge>::default();
+    for (identity, works_until) in expiries {
+        let labels = vec![("account", identity.to_string())];
+        until.get_or_create(&labels).set(works_until.as_millis() / 1000);
+    }
+    registry.register(
+        "account_expiry_timestamp_seconds",
+        "When an account stops working without another login",
+        until,
     );
 }
 

@@ -29,6 +29,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use parking_lot::Mutex;
 use secrecy::SecretString;
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -42,6 +43,7 @@ use crate::clock::Clock;
 use crate::config::SourceSelector;
 use crate::core::code::Code;
 use crate::core::freshness::Intervals;
+use crate::core::observation::Identity;
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 use crate::descriptors;
@@ -56,6 +58,9 @@ use crate::watch::overview::{Overview, View};
 
 /// Timeout of a request until its response begins, its body included. Pages are read from memory and the store.
 const ANSWER: Duration = Duration::from_secs(10);
+
+/// When accounts stop working without another login. Those without a known end are absent.
+pub type Expiries = Arc<Mutex<BTreeMap<Identity, Timestamp>>>;
 
 /// The actual and the expected number of writes.
 #[derive(Debug, Clone, Copy)]
@@ -75,6 +80,7 @@ pub struct Web {
     pub stored: Option<Arc<dyn Fn() -> Stored + Send + Sync>>,
     /// Overview of the role that stores the bus's events; `None` in a process without that role, or without a bus.
     pub storing: Option<persist::overview::View>,
+    pub expiries: Expiries,
     /// Further reasons why this process is not ready.
     pub unready: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     pub clock: Arc<dyn Clock>,

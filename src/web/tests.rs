@@ -10,7 +10,7 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::core::document::SourceDocument;
 use crate::core::evidence::Knowledge;
-use crate::core::observation::{AuthResult, Fact, Identity, LinkState, Observation, Transport};
+use crate::core::observation::{AuthResult, Fact, LinkState, Observation, Transport};
 use crate::core::source::SourceKey;
 use crate::store::Write;
 use crate::store::memory::MemoryStore;
@@ -115,6 +115,13 @@ async fn web(token: Option<&str>) -> (Web, Arc<Mutex<Vec<String>>>) {
             expected_per_day: 4096,
         })),
         storing: None,
+        expiries: Arc::new(Mutex::new(
+            [(
+                Identity::named("twitch/bot"),
+                Timestamp::from_millis(START + 86_400_000),
+            )]
+            .into(),
+        )),
         unready: Arc::new(move || reasons.lock().clone()),
         started_at: Timestamp::from_millis(START),
         clock,
@@ -247,6 +254,7 @@ async fn metrics_show_the_state_and_expiry_of_each_token() {
         r#"bitbrat_token_state{account="twitch/bot",state="revoked"} 1"#,
         r#"bitbrat_token_state{account="twitch/bot",state="valid"} 0"#,
         r#"bitbrat_token_expires_timestamp_seconds{account="twitch/bot"} 1780003600"#,
+        r#"bitbrat_account_expiry_timestamp_seconds{account="twitch/bot"} 1780086400"#,
     ] {
         assert!(text.contains(line), "{line}\n{text}");
     }

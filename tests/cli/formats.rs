@@ -70,6 +70,7 @@ fn every_command_has_help_with_examples() {
         vec!["auth", "login"],
         vec!["auth", "logout"],
         vec!["doctor"],
+        vec!["preflight"],
         vec!["sim"],
         vec!["sim", "trigger"],
         vec!["store", "migrate"],

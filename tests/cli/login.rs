@@ -505,9 +505,9 @@ fn renewable_means_that_a_refresh_has_worked() {
         .run_with(&["auth", "login", "twitch", "--with-token"], &input)
         .exits(0);
     let offline = ["auth", "status", "--offline", "-o", "wide"];
-    rig.home.run(&offline).shows("not tried yet");
+    rig.home.run(&offline).shows("not refreshed yet");
     rig.home.run(&["auth", "refresh", "twitch"]).exits(0);
-    rig.home.run(&offline).shows("yes (last refresh");
+    rig.home.run(&offline).shows(", refreshed ");
 }
 
 #[test]

@@ -15,6 +15,7 @@ pub mod login;
 mod names;
 mod one_shots;
 mod operator;
+mod preflight;
 mod refresh_crashes;
 mod schemas;
 mod sim;

@@ -91,6 +91,7 @@ fn what_the_commands_print_is_valid_by_their_schemas() {
         ("invites", vec!["--demo", "auth", "invite", "twitch", "--device"]),
         ("invites", vec!["auth", "invite", "--list"]),
         ("doctor", vec!["--demo", "doctor"]),
+        ("preflight", vec!["--demo", "preflight", "--until", "2h"]),
         ("config", vec!["config", "show"]),
         ("check", vec!["config", "check"]),
         ("init", vec!["config", "init", "written.toml"]),

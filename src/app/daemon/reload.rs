@@ -23,12 +23,15 @@ pub(super) fn current(app: &Current) -> Arc<App> {
     Arc::clone(&app.read())
 }
 
+/// Reads the configuration again.
+pub type Reload = Box<dyn Fn() -> Configuration + Send + Sync>;
+
 /// Reads the configuration again on request, and repeats the lookup of unresolved names.
 pub(super) async fn follow(
     in_force: &Current,
     engine: &Engine,
     mut reloads: watch::Receiver<u64>,
-    reload: Box<dyn Fn() -> Configuration + Send + Sync>,
+    reload: Reload,
 ) {
     // The first application owns the adapters: they count what is left of each rate limit, so a reload does not create new ones.
     let first = current(in_force);

@@ -11,11 +11,11 @@ use crate::config::{Configuration, Problem, TokenTarget};
 use crate::core::source::PlatformName;
 use crate::failure::{ExitCode, Failure};
 
-mod bus;
-mod platforms;
-mod reach;
-mod state;
-mod store;
+pub(super) mod bus;
+pub(super) mod platforms;
+pub(super) mod reach;
+pub(super) mod state;
+pub(super) mod store;
 
 /// Check everything, and show what to run next
 ///
@@ -164,7 +164,7 @@ async fn of_running(cx: &Context, wanted: &dyn Fn(&str) -> bool) -> Vec<Check> {
     let app = &cx.app;
     let mut checks = Vec::new();
     if wanted("state") {
-        checks.extend(state::directory(app));
+        checks.extend(state::directory(&app.settings, &app.state_file_path()));
     }
     if wanted("tokens") {
         checks.push(of_tokens(app).await);
@@ -186,7 +186,7 @@ async fn of_running(cx: &Context, wanted: &dyn Fn(&str) -> bool) -> Vec<Check> {
     checks
 }
 
-async fn of_tokens(app: &App) -> Check {
+pub(super) async fn of_tokens(app: &App) -> Check {
     let place = match &app.settings.tokens.target {
         _ if app.demo.is_some() => "the demo's own memory".to_owned(),
         TokenTarget::File(path) => path.display().to_string(),

@@ -15,9 +15,9 @@ use crate::cli::output::{Envelope, Listing, Report, write_out};
 use crate::cli::reports::{
     auth::AuthReport, config::CheckReport, config::ConfigReport, config::InitItem, doctor::Check,
     edit::EditItem, events::PublishReport, history::HistoryReport, invites::InviteItem,
-    migrate::MigrateReport, plan::PlanReport, predicate::AnswerReport, probe::ProbeReport,
-    prune::PruneReport, schemas::SchemaItem, sim::SimItem, sim_events::EventItem, sim_events::TriggerItem,
-    source::SourceReport, sources::SourcesReport,
+    migrate::MigrateReport, plan::PlanReport, predicate::AnswerReport, preflight::PreflightCheck,
+    probe::ProbeReport, prune::PruneReport, schemas::SchemaItem, sim::SimItem, sim_events::EventItem,
+    sim_events::TriggerItem, source::SourceReport, sources::SourcesReport,
 };
 use crate::failure::{ExitCode, Failure, FailureDocument};
 use crate::view::actions::ActionItem;
@@ -108,6 +108,11 @@ pub const ALL: &[Described] = &[
         name: "doctor",
         commands: "doctor",
         schema: of::<Listing<Check>>,
+    },
+    Described {
+        name: "preflight",
+        commands: "preflight",
+        schema: of::<Listing<PreflightCheck>>,
     },
     Described {
         name: "events",

@@ -41,7 +41,7 @@ Examples:
   bitbrat store migrate sqlite:old.db sqlite:new.db
   bitbrat store migrate firestore:my-project sqlite:backup.db -o json")]
 pub struct MigrateArgs {
-    /// Where from: sqlite[:PATH] or firestore:PROJECT[/DATABASE]
+    /// Where from: `sqlite[:PATH]` or `firestore:PROJECT[/DATABASE]`
     from: String,
     /// Where to, written alike
     to: String,

@@ -86,64 +86,99 @@ impl Listed for Check {
     }
 
     fn view(items: &[Self]) -> View {
-        let mut area = "";
-        let rows = items.iter().map(|check| {
-            let (glyph, tone) = match check.outcome {
-                Outcome::Ok => (Glyph::Good, Tone::Good),
-                Outcome::Skipped => (Glyph::Off, Tone::Dim),
-                Outcome::Warn => (Glyph::Warn, Tone::Warn),
-                Outcome::Fail => (Glyph::Bad, Tone::Bad),
-            };
-            let again = std::mem::replace(&mut area, &check.area) == check.area;
-            vec![
-                Cell::new(if again { "" } else { &check.area }).tone(Tone::Strong),
-                Cell::new(&check.name),
-                Cell::new(check.outcome.as_str()).glyph(glyph).tone(tone),
-                Cell::new(&check.detail),
-            ]
-        });
-        View::wrapped(
-            vec![
-                Column::kept("AREA"),
-                Column::kept("CHECK"),
-                Column::kept("RESULT"),
-                Column::kept("FOUND"),
-            ],
-            rows,
-        )
+        view(items.iter().map(Check::row))
     }
 
     fn notes(items: &[Self]) -> Vec<Note> {
-        let count = |outcome| items.iter().filter(|check| check.outcome == outcome).count();
-        let mut parts = Vec::new();
-        for (outcome, tone) in [
-            (Outcome::Ok, Tone::Good),
-            (Outcome::Warn, Tone::Warn),
-            (Outcome::Fail, Tone::Bad),
-            (Outcome::Skipped, Tone::Dim),
-        ] {
-            let found = count(outcome);
-            if found > 0 {
-                parts.push(Cell::new(format!("{found} {}", outcome.as_str())).tone(tone));
-            }
-        }
-        let mut notes = vec![Note::Summary(parts)];
-        let mut shown: Vec<&str> = Vec::new();
-        for check in items {
-            let Some(next) = check.next.as_deref().filter(|next| !shown.contains(next)) else {
-                continue;
-            };
-            shown.push(next);
-            let tone = match check.outcome {
-                Outcome::Fail => Tone::Bad,
-                Outcome::Ok | Outcome::Skipped | Outcome::Warn => Tone::Warn,
-            };
-            notes.push(Note::hint(
-                tone,
-                format!("{}: {}", check.area, check.name),
-                Some(next),
-            ));
-        }
-        notes
+        notes(items.iter().map(Check::row))
     }
+}
+
+impl Check {
+    fn row(&self) -> Row<'_> {
+        Row {
+            area: &self.area,
+            name: &self.name,
+            word: self.outcome.as_str(),
+            outcome: self.outcome,
+            detail: &self.detail,
+            next: self.next.as_deref(),
+        }
+    }
+}
+
+/// A check as it is shown.
+pub(super) struct Row<'a> {
+    pub area: &'a str,
+    pub name: &'a str,
+    /// The outcome as a word.
+    pub word: &'static str,
+    /// The outcome by which it is colored.
+    pub outcome: Outcome,
+    pub detail: &'a str,
+    pub next: Option<&'a str>,
+}
+
+/// Returns the table of checks.
+pub(super) fn view<'a>(rows: impl Iterator<Item = Row<'a>>) -> View {
+    let mut area = "";
+    let rows = rows.map(|row| {
+        let (glyph, tone) = match row.outcome {
+            Outcome::Ok => (Glyph::Good, Tone::Good),
+            Outcome::Skipped => (Glyph::Off, Tone::Dim),
+            Outcome::Warn => (Glyph::Warn, Tone::Warn),
+            Outcome::Fail => (Glyph::Bad, Tone::Bad),
+        };
+        let again = std::mem::replace(&mut area, row.area) == row.area;
+        vec![
+            Cell::new(if again { "" } else { row.area }).tone(Tone::Strong),
+            Cell::new(row.name),
+            Cell::new(row.word).glyph(glyph).tone(tone),
+            Cell::new(row.detail),
+        ]
+    });
+    View::wrapped(
+        vec![
+            Column::kept("AREA"),
+            Column::kept("CHECK"),
+            Column::kept("RESULT"),
+            Column::kept("FOUND"),
+        ],
+        rows,
+    )
+}
+
+/// Returns how many checks had which outcome, and the commands to run next.
+pub(super) fn notes<'a>(rows: impl Iterator<Item = Row<'a>>) -> Vec<Note> {
+    let rows: Vec<Row<'_>> = rows.collect();
+    let mut parts = Vec::new();
+    for (outcome, tone) in [
+        (Outcome::Ok, Tone::Good),
+        (Outcome::Warn, Tone::Warn),
+        (Outcome::Fail, Tone::Bad),
+        (Outcome::Skipped, Tone::Dim),
+    ] {
+        let found = || rows.iter().filter(|row| row.outcome == outcome);
+        if let Some(first) = found().next() {
+            parts.push(Cell::new(format!("{} {}", found().count(), first.word)).tone(tone));
+        }
+    }
+    let mut notes = vec![Note::Summary(parts)];
+    let mut shown: Vec<&str> = Vec::new();
+    for row in &rows {
+        let Some(next) = row.next.filter(|next| !shown.contains(next)) else {
+            continue;
+        };
+        shown.push(next);
+        let tone = match row.outcome {
+            Outcome::Fail => Tone::Bad,
+            Outcome::Ok | Outcome::Skipped | Outcome::Warn => Tone::Warn,
+        };
+        notes.push(Note::hint(
+            tone,
+            format!("{}: {}", row.area, row.name),
+            Some(next),
+        ));
+    }
+    notes
 }

@@ -12,6 +12,7 @@ pub mod invites;
 pub mod migrate;
 pub mod plan;
 pub mod predicate;
+pub mod preflight;
 pub mod probe;
 pub mod prune;
 pub mod schemas;

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::{DiscordOptions, DiscordPlatform, GuildOptions, bot};
 use crate::config::Settings;
 use crate::core::event::chat::Direction;
+use crate::core::forecast::TokenLifetimes;
 use crate::core::source::PlatformName;
 use crate::platforms::Platform;
 use crate::platforms::descriptor::{BuildError, CountedChat, Endpoint, Parts, PlatformDescriptor};
@@ -68,6 +69,13 @@ impl PlatformDescriptor for Descriptor {
             access: settings.platforms.discord.bot_token.clone()?,
             refresh: None,
         })
+    }
+
+    fn token_lifetimes(&self, _: &Settings) -> TokenLifetimes {
+        TokenLifetimes {
+            access_expires: false,
+            refresh_days: None,
+        }
     }
 
     fn counted_chat(&self, settings: &Settings) -> Option<CountedChat> {

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use super::options::APP;
 use super::{KickOptions, KickPlatform};
 use crate::config::Settings;
+use crate::core::forecast::TokenLifetimes;
 use crate::core::observation::Identity;
 use crate::platforms::Platform;
 use crate::platforms::descriptor::{Application, BuildError, Endpoint, Parts, PlatformDescriptor, Scope};
@@ -29,6 +30,9 @@ const SCOPES: [(&str, &str); 3] = [
         "chat and events of the account's own channel cannot be subscribed to with its token",
     ),
 ];
+
+/// After about how many days without a refresh Kick's refresh tokens expire (observed; Kick documents no lifetime).
+const REFRESH_TOKEN_DAYS: u16 = 30;
 
 /// Describes Kick.
 pub struct Descriptor;
@@ -125,6 +129,13 @@ impl PlatformDescriptor for Descriptor {
         match identity.as_str() {
             APP => Vec::new(),
             _ => Scope::all(&SCOPES, &settings.platforms.kick.scopes),
+        }
+    }
+
+    fn token_lifetimes(&self, _: &Settings) -> TokenLifetimes {
+        TokenLifetimes {
+            refresh_days: Some(REFRESH_TOKEN_DAYS),
+            ..TokenLifetimes::default()
         }
     }
 

@@ -10,6 +10,7 @@ use super::options::{BOT, broadcaster_of};
 use super::{TwitchOptions, TwitchPlatform, settings};
 use crate::config::Settings;
 use crate::core::event::chat::Direction;
+use crate::core::forecast::TokenLifetimes;
 use crate::core::observation::Identity;
 use crate::platforms::Platform;
 use crate::platforms::descriptor::{
@@ -161,6 +162,16 @@ impl PlatformDescriptor for Descriptor {
             BOT => Scope::all(&BOT_SCOPES, &settings.platforms.twitch.scopes),
             _ if broadcaster_of(identity).is_some() => Scope::all(&BROADCASTER_SCOPES, &[]),
             _ => Vec::new(),
+        }
+    }
+
+    /// Refresh tokens of public applications last 30 days; those of confidential ones do not age
+    /// (<https://dev.twitch.tv/docs/authentication/refresh-tokens/>).
+    fn token_lifetimes(&self, settings: &Settings) -> TokenLifetimes {
+        let is_public = settings.platforms.twitch.client_secret.is_none();
+        TokenLifetimes {
+            refresh_days: is_public.then_some(30),
+            ..TokenLifetimes::default()
         }
     }
 

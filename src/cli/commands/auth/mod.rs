@@ -18,9 +18,13 @@ use crate::cli::context::Context;
 use crate::cli::login::Keyboard;
 use crate::cli::output::Note;
 use crate::cli::output::view::Tone;
-use crate::cli::reports::auth::{AuthReport, AuthState, IdentityItem, MissingScope};
+use crate::cli::reports::auth::{
+    AuthReport, AuthState, ForecastItem, IdentityItem, MissingScope, stops_soon,
+};
 use crate::cli::run_probe;
+use crate::config::TokenTarget;
 use crate::core::code::Code;
+use crate::core::forecast::Forecast;
 use crate::core::observation::{AuthCheck, AuthResult, ErrorInfo, Fact, Identity, LinkState};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::failure::{ExitCode, Failure};
@@ -252,6 +256,25 @@ pub async fn identities(
     })
 }
 
+/// Returns notes about the accounts that stop working within a day. Only a token file is read: any other store costs requests.
+pub async fn expiring(cx: &Context) -> Vec<Note> {
+    if !matches!(cx.app.settings.tokens.target, TokenTarget::File(_)) {
+        return Vec::new();
+    }
+    // A file that cannot be read is reported by every command that needs it.
+    let forecasts = cx.app.platforms.forecasts().await.unwrap_or_default();
+    let now = cx.app.clock.now();
+    let soon = forecasts.iter().filter_map(|(identity, forecast)| {
+        let what = stops_soon(identity.as_str(), &ForecastItem::of(forecast, now))?;
+        Some(Note::hint(
+            Tone::Warn,
+            what,
+            Some(&login_command(identity.as_str())),
+        ))
+    });
+    soon.collect()
+}
+
 fn exit_code(status: AuthState) -> ExitCode {
     match status {
         AuthState::Valid => ExitCode::Healthy,
@@ -361,7 +384,13 @@ fn item(
         .or(stored.map(|token| &token.scopes))
         .cloned()
         .unwrap_or_default();
+    let is_usable = matches!(status, AuthState::Valid | AuthState::Unknown);
+    let forecast = stored.filter(|_| is_usable).map(|token| Forecast {
+        access_until: expires_at,
+        ..cx.app.platforms.forecast(identity, token)
+    });
     IdentityItem {
+        forecast: forecast.map(|forecast| ForecastItem::of(&forecast, now)),
         missing_scopes: missing_scopes(cx, identity, status, &scopes),
         client_rejected: check.is_some_and(|check| check.client_rejected),
         identity: identity.to_string(),

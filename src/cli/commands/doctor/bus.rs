@@ -1,5 +1,6 @@
 //! Checks the bus: whether it is reachable, has consumers, routes our events without dead letters, and how many events to expect.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -27,16 +28,35 @@ const LOOKBACK: (i64, Duration) = (3600, Duration::from_millis(1500));
 /// Events per second that BitBrat's own persistence keeps up with on its default store (measured).
 const PLATFORM_PACE: u64 = 8;
 
-pub async fn check(app: &App) -> Vec<Check> {
-    let settings = &app.settings.bus;
-    let bus = match app.bus().await {
-        Ok(Some(bus)) => bus,
-        Ok(None) => return vec![local(settings.state_mutations)],
+/// Checks only whether the bus answers and has what stores the events.
+pub async fn reachable(app: &App) -> Vec<Check> {
+    let bus = match open(app).await {
+        Ok(bus) => bus,
+        Err(check) => return vec![*check],
+    };
+    let checks = of_persisters(app, bus.inspect(&consumer::subscription(app.clock.now())).await);
+    bus.close().await;
+    checks
+}
+
+/// Connects to the bus; without one, or if that fails, returns the check that says so.
+async fn open(app: &App) -> Result<Arc<dyn EventBus>, Box<Check>> {
+    match app.bus().await {
+        Ok(Some(bus)) => Ok(bus),
+        Ok(None) => Err(Box::new(local(app.settings.bus.state_mutations))),
         Err(failure) => {
             let mut check = Check::of_failure(AREA, "reachable", Outcome::Fail, &failure);
             check.next.get_or_insert_with(|| "bitbrat config show".to_owned());
-            return vec![check];
+            Err(Box::new(check))
         }
+    }
+}
+
+pub async fn check(app: &App) -> Vec<Check> {
+    let settings = &app.settings.bus;
+    let bus = match open(app).await {
+        Ok(bus) => bus,
+        Err(check) => return vec![*check],
     };
     let now = app.clock.now();
     let persisters = consumer::subscription(now);

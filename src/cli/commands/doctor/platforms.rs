@@ -5,7 +5,7 @@ use crate::cli::commands::auth;
 use crate::cli::commands::doctor::{reach, store};
 use crate::cli::context::Context;
 use crate::cli::output::humane;
-use crate::cli::reports::auth::AuthState;
+use crate::cli::reports::auth::{AuthState, IdentityItem};
 use crate::cli::reports::doctor::{Check, Outcome};
 use crate::cli::run_probe;
 use crate::core::finding::{Finding, Level};
@@ -54,7 +54,7 @@ pub async fn check(cx: &Context, platform: PlatformName) -> Vec<Check> {
 }
 
 /// Checks the push connections of `watch`. It creates no subscription and no session.
-async fn listener(cx: &Context, platform: PlatformName) -> Vec<Check> {
+pub async fn listener(cx: &Context, platform: PlatformName) -> Vec<Check> {
     // A failure to build the adapter is in the check of the rate limits.
     let Ok(adapter) = cx.app.platforms.get(platform).await else {
         return Vec::new();
@@ -77,7 +77,7 @@ async fn listener(cx: &Context, platform: PlatformName) -> Vec<Check> {
 }
 
 /// HTTP dates have a resolution of one second, so a difference of a second is not significant.
-fn clock(area: &str, skew: Option<i64>, evidence_ahead: Option<u64>) -> Check {
+pub fn clock(area: &str, skew: Option<i64>, evidence_ahead: Option<u64>) -> Check {
     let Some(skew) = skew else {
         return Check::new(area, "clock", Outcome::Skipped, "no answer contained a date");
     };
@@ -100,7 +100,7 @@ fn clock(area: &str, skew: Option<i64>, evidence_ahead: Option<u64>) -> Check {
 }
 
 /// Checks whether the platform accepts the client id and secret. The token that it issues for them is not kept.
-async fn application(cx: &Context, platform: PlatformName) -> Option<Check> {
+pub async fn application(cx: &Context, platform: PlatformName) -> Option<Check> {
     let area = platform.as_str();
     let name = format!("identity {area}/app");
     Some(match cx.app.platforms.try_application(platform).await? {
@@ -127,54 +127,7 @@ async fn identities(cx: &Context, platform: PlatformName) -> Vec<Check> {
             return vec![Check::new(area, "identities", Outcome::Skipped, reason)];
         }
     };
-    let mut checks: Vec<Check> = found
-        .items
-        .iter()
-        .map(|item| {
-            let name = format!("identity {}", item.identity);
-            let login = if item.client_rejected {
-                "bitbrat config show".to_owned()
-            } else {
-                login_command(&item.identity)
-            };
-            let who = item.login.as_deref().or(item.user_id.as_deref()).unwrap_or(
-                if item.identity.ends_with("/app") {
-                    "the application"
-                } else {
-                    "unknown account"
-                },
-            );
-            let why = item
-                .reason
-                .as_deref()
-                .map_or_else(String::new, |reason| format!(": {reason}"));
-            match item.status {
-                AuthState::Valid => {
-                    let ends = match item.expires_in_ms {
-                        Some(left) => format!(", expires in {}", humane::span(left.unsigned_abs())),
-                        None => String::new(),
-                    };
-                    let outcome = if item.reason.is_some() {
-                        Outcome::Warn
-                    } else {
-                        Outcome::Ok
-                    };
-                    Check::new(area, &name, outcome, format!("VALID as {who}{ends}{why}"))
-                }
-                AuthState::Expired => {
-                    Check::new(area, &name, Outcome::Fail, format!("EXPIRED{why}")).next(login)
-                }
-                AuthState::Revoked => {
-                    Check::new(area, &name, Outcome::Fail, format!("REVOKED{why}")).next(login)
-                }
-                AuthState::Rejected => {
-                    Check::new(area, &name, Outcome::Fail, format!("REJECTED{why}")).next(login)
-                }
-                AuthState::Missing => Check::new(area, &name, Outcome::Fail, "there is no token").next(login),
-                AuthState::Unknown => Check::new(area, &name, Outcome::Skipped, "not checked"),
-            }
-        })
-        .collect();
+    let mut checks: Vec<Check> = found.items.iter().map(|item| identity(area, item)).collect();
     let problems = found
         .problems
         .iter()
@@ -188,8 +141,50 @@ async fn identities(cx: &Context, platform: PlatformName) -> Vec<Check> {
     checks
 }
 
+/// Returns the check of one account from what its platform answered.
+pub fn identity(area: &str, item: &IdentityItem) -> Check {
+    let name = format!("identity {}", item.identity);
+    let login = if item.client_rejected {
+        "bitbrat config show".to_owned()
+    } else {
+        login_command(&item.identity)
+    };
+    let who =
+        item.login
+            .as_deref()
+            .or(item.user_id.as_deref())
+            .unwrap_or(if item.identity.ends_with("/app") {
+                "the application"
+            } else {
+                "unknown account"
+            });
+    let why = item
+        .reason
+        .as_deref()
+        .map_or_else(String::new, |reason| format!(": {reason}"));
+    match item.status {
+        AuthState::Valid => {
+            let ends = match item.expires_in_ms {
+                Some(left) => format!(", expires in {}", humane::span(left.unsigned_abs())),
+                None => String::new(),
+            };
+            let outcome = if item.reason.is_some() {
+                Outcome::Warn
+            } else {
+                Outcome::Ok
+            };
+            Check::new(area, &name, outcome, format!("VALID as {who}{ends}{why}"))
+        }
+        AuthState::Expired => Check::new(area, &name, Outcome::Fail, format!("EXPIRED{why}")).next(login),
+        AuthState::Revoked => Check::new(area, &name, Outcome::Fail, format!("REVOKED{why}")).next(login),
+        AuthState::Rejected => Check::new(area, &name, Outcome::Fail, format!("REJECTED{why}")).next(login),
+        AuthState::Missing => Check::new(area, &name, Outcome::Fail, "there is no token").next(login),
+        AuthState::Unknown => Check::new(area, &name, Outcome::Skipped, "not checked"),
+    }
+}
+
 /// Probes one source, so that the response contains the remaining limits: this also shows that every real request works.
-async fn rate_limits(cx: &Context, platform: PlatformName) -> Vec<Check> {
+pub async fn rate_limits(cx: &Context, platform: PlatformName) -> Vec<Check> {
     let area = platform.as_str();
     let sources = cx.app.sources.all();
     let Some(source) = sources

@@ -24,7 +24,7 @@ const ONCE_MORE: Retries = Retries {
 };
 
 /// Sends a request to one of a platform's addresses. Also returns how far its clock is ahead of ours, in milliseconds.
-pub(super) async fn check(cx: &Context, platform: PlatformName, endpoint: &Endpoint) -> (Check, Option<i64>) {
+pub async fn check(cx: &Context, platform: PlatformName, endpoint: &Endpoint) -> (Check, Option<i64>) {
     let area = platform.as_str();
     let (what, url) = (endpoint.what, door(endpoint));
     let shown = url.host_str().unwrap_or_default().to_owned();

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::app::App;
-use crate::cli::output::quoted;
+use crate::cli::output::{humane, quoted};
 use crate::cli::reports::doctor::{Check, Outcome};
+use crate::config::{Settings, StoreTarget};
 use crate::files::make_private_dir;
 use crate::os;
 use crate::watch::state_file::{StateFile, StateFileOptions};
@@ -15,15 +16,18 @@ use crate::web;
 
 /// Bytes written by the test; a state directory with less space is as good as full.
 const TRY: usize = 256 * 1024;
+/// Free bytes below which the disk may become full while the daemon runs, and below which it is as good as full.
+const SPACE_WARN: u64 = 256 * 1024 * 1024;
+const SPACE_FAIL: u64 = 16 * 1024 * 1024;
 /// How often and after which delay an address that is in use is tried again.
 const RETRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(100);
 /// Timeout for the process that uses the address.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 
-pub fn directory(app: &App) -> Vec<Check> {
+pub fn directory(settings: &Settings, state_file: &Path) -> Vec<Check> {
     const NAME: &str = "directory";
-    let path = &app.settings.state_dir;
+    let path = &settings.state_dir;
     let shown = path.display();
     let check = |outcome, detail: String| Check::new("state", NAME, outcome, detail);
     if let Err(error) = make_private_dir(path) {
@@ -56,7 +60,7 @@ pub fn directory(app: &App) -> Vec<Check> {
             format!("{shown}: written and removed {} KiB{unchecked}", TRY / 1024),
         ),
     }];
-    checks.extend(outbox(app));
+    checks.extend(outbox(settings, state_file));
     checks
 }
 
@@ -72,18 +76,40 @@ pub fn tokens(file: &Path) -> Option<Check> {
     Some(check.next(remedy(directory, &error)))
 }
 
+/// Checks the free space where state and documents are written; `None` where the system does not report it.
+pub fn disk(settings: &Settings) -> Option<Check> {
+    let of_store = match &settings.store.target {
+        StoreTarget::Sqlite(path) => path.parent().filter(|parent| !parent.as_os_str().is_empty()),
+        StoreTarget::Memory | StoreTarget::Firestore { .. } => None,
+    };
+    let places = [Some(settings.state_dir.as_path()), of_store];
+    // A directory that cannot be read is reported where it is written.
+    let free = places
+        .into_iter()
+        .flatten()
+        .filter_map(|place| Some((os::free_space(place).ok()??, place)));
+    let (free, place) = free.min()?;
+    let shown = place.display().to_string();
+    let detail = format!("{} MiB free in {shown}", humane::thousands(free / (1024 * 1024)));
+    let check = |outcome| Check::new("state", "disk space", outcome, detail);
+    Some(match free {
+        ..SPACE_FAIL => check(Outcome::Fail).next(format!("df -h {}", quoted(&shown))),
+        SPACE_FAIL..SPACE_WARN => check(Outcome::Warn).next(format!("df -h {}", quoted(&shown))),
+        _ => check(Outcome::Ok),
+    })
+}
+
 /// Opens the outbox as `watch` does, where there is one.
-fn outbox(app: &App) -> Option<Check> {
-    let file = app.state_file_path();
+fn outbox(settings: &Settings, file: &Path) -> Option<Check> {
     file.exists().then(|| {
         let detail = file.display().to_string();
         let options = StateFileOptions {
             instance: "doctor".to_owned(),
-            bound: app.settings.watch.outbox,
+            bound: settings.watch.outbox,
             has_sink: true,
             history: None,
         };
-        match StateFile::open(&file, options) {
+        match StateFile::open(file, options) {
             Ok(_) => Check::new("state", "outbox", Outcome::Ok, detail),
             Err(error) => {
                 let check = Check::new("state", "outbox", Outcome::Fail, error.to_string());

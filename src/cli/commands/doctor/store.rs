@@ -32,6 +32,17 @@ pub async fn check(app: &App) -> Vec<Check> {
     checks
 }
 
+/// Checks only whether documents can be written.
+pub async fn writable(app: &App) -> Check {
+    match app
+        .open_unguarded_store(&app.settings.store.target, StoreAccess::Write)
+        .await
+    {
+        Ok(store) => reachable(store.as_ref()).await,
+        Err(failure) => failed(&failure),
+    }
+}
+
 async fn reachable(store: &dyn SourceStore) -> Check {
     let started = Instant::now();
     match store.check().await {

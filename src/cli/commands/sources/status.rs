@@ -9,6 +9,7 @@ use clap_complete::ArgValueCompleter;
 use futures_util::StreamExt as _;
 
 use crate::app::StoreAccess;
+use crate::cli::commands::auth;
 use crate::cli::commands::sources::known::{self, Ask, Known};
 use crate::cli::complete;
 use crate::cli::context::Context;
@@ -120,6 +121,7 @@ pub async fn run(cx: &Context, args: &StatusArgs) -> Result<ExitCode, Failure> {
     let fail_on: BTreeSet<FailOn> = args.fail_on.iter().copied().collect();
     let exit = exit_code(&known, &fail_on);
     cx.output.print(&report(cx, args, known))?;
+    cx.output.note(&auth::expiring(cx).await)?;
     Ok(exit)
 }
 
