@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{File, FileType, OpenOptions};
 use std::io::{self, BufWriter, Read as _, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::os;
 
@@ -148,6 +148,9 @@ pub enum Durability {
     },
 }
 
+/// Random letters in the name of a temporary file.
+const TEMPORARY_LETTERS: usize = 6;
+
 /// Who may access a file that is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileAccess {
@@ -178,15 +181,8 @@ pub fn write(
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(error),
     };
-    let directory = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let mut prefix = OsString::from(".");
-    prefix.push(path.file_name().unwrap_or_default());
-    prefix.push("-");
-    // Temporary files have mode 0600.
-    let mut fresh = tempfile::Builder::new().prefix(&prefix).tempfile_in(directory)?;
+    let directory = directory_of(path);
+    let mut fresh = temporary(path)?;
     let mut buffered = BufWriter::new(&mut fresh);
     fill(&mut buffered)?;
     buffered.flush()?;
@@ -206,6 +202,51 @@ pub fn write(
             Ok(())
         }
     }
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
+}
+
+/// The letters with which the names of temporary files of `path` begin; six random ones follow.
+fn temporary_prefix(path: &Path) -> OsString {
+    let mut prefix = OsString::from(".");
+    prefix.push(path.file_name().unwrap_or_default());
+    prefix.push("-");
+    prefix
+}
+
+/// Creates a temporary file, with mode 0600, that can replace `path`. It is deleted when the value is dropped.
+pub fn temporary(path: &Path) -> io::Result<tempfile::NamedTempFile> {
+    tempfile::Builder::new()
+        .prefix(&temporary_prefix(path))
+        .rand_bytes(TEMPORARY_LETTERS)
+        .tempfile_in(directory_of(path))
+}
+
+/// Gives a temporary file of `path` its name, so that it survives a power failure.
+pub fn persist(file: tempfile::NamedTempFile, path: &Path) -> io::Result<()> {
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    os::sync_dir(directory_of(path))
+}
+
+/// Returns the temporary files of `path` that a process left when it was killed. Only who may write `path` can tell them from those of
+/// a process that is writing now.
+pub fn leftovers(path: &Path) -> Vec<PathBuf> {
+    let prefix = temporary_prefix(path);
+    let is_ours = |name: &OsString| {
+        let rest = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes());
+        rest.is_some_and(|rest| rest.len() == TEMPORARY_LETTERS && rest.iter().all(u8::is_ascii_alphanumeric))
+    };
+    let entries = std::fs::read_dir(directory_of(path))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let ours = entries.filter(|entry| is_ours(&entry.file_name()));
+    ours.map(|entry| entry.path()).collect()
 }
 
 fn link(path: &Path) -> io::Error {

@@ -123,6 +123,10 @@ impl TokenStore for FileTokenStore {
                 return Err(TokenError::Conflict { identity });
             }
             file.version = VERSION;
+            // The lock is held, so nobody else is writing: these are of processes that were killed, and contain tokens.
+            for leftover in files::leftovers(&path) {
+                let _ = fs::remove_file(leftover);
+            }
             let version = version_of(Some(&record));
             file.identities.insert(identity, record);
             write(&path, &file)?;

@@ -5,7 +5,7 @@
 //! most one pair.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -31,6 +31,13 @@ pub struct GrantedPair {
     /// The other owner that the platform has named. Such a pair is never stored.
     pub other_owner: Option<String>,
 }
+
+/// Bytes that are reserved for a pair. Tokens of the platforms have some dozens.
+const SPACE: usize = 16_384;
+
+/// Reserved space on the disk; see [`Journal::reserve`]. Dropping it frees the space.
+#[derive(Debug)]
+pub struct Space(Option<tempfile::NamedTempFile>);
 
 /// The granted pairs of a machine.
 #[derive(Debug, Default)]
@@ -66,8 +73,35 @@ impl Journal {
         Some(beside(base, &file_name(identity, "journal")))
     }
 
+    /// Reserves space on the disk for the pair of an account, so that it can be put in also if the disk is full by then.
+    pub async fn reserve(&self, identity: &Identity) -> Result<Space, TokenError> {
+        let Some(path) = self.path(identity) else {
+            return Ok(Space(None));
+        };
+        blocking(move || {
+            let reserved = files::temporary(&path).and_then(|mut file| {
+                file.write_all(&[b' '; SPACE])?;
+                file.as_file().sync_all()?;
+                Ok(file)
+            });
+            let reserved = reserved.map_err(|source| TokenError::Write { path, source })?;
+            Ok(Space(Some(reserved)))
+        })
+        .await
+    }
+
     /// Puts in a pair. An error means that it is in memory only.
     pub async fn put(&self, identity: &Identity, pair: &GrantedPair) -> Result<(), TokenError> {
+        self.put_in(identity, pair, Space(None)).await
+    }
+
+    /// As [`Self::put`], into reserved space.
+    pub async fn put_in(
+        &self,
+        identity: &Identity,
+        pair: &GrantedPair,
+        space: Space,
+    ) -> Result<(), TokenError> {
         self.pairs.lock().insert(identity.clone(), pair.clone());
         let Some(path) = self.path(identity) else {
             return Ok(());
@@ -80,12 +114,39 @@ impl Journal {
             other_owner: pair.other_owner.clone(),
         };
         blocking(move || {
-            let written = files::write(&path, FileAccess::Owner, Durability::Durable, |file| {
-                Ok(serde_json::to_writer(file, &pair)?)
-            });
+            let written = serde_json::to_vec(&pair)
+                .map_err(io::Error::from)
+                .and_then(|bytes| match space.0 {
+                    // The rest of the space stays blank.
+                    Some(mut file) if bytes.len() <= SPACE => {
+                        file.rewind()?;
+                        file.write_all(&bytes)?;
+                        files::persist(file, &path)
+                    }
+                    _ => files::write(&path, FileAccess::Owner, Durability::Durable, |file| {
+                        file.write_all(&bytes)
+                    }),
+                });
             written.map_err(|source| TokenError::Write { path, source })
         })
         .await
+    }
+
+    /// Cleans up after a process that was killed while it put in a pair of the account, whose lock the caller holds: a complete one is
+    /// put in, and what else was left is deleted.
+    pub async fn tidy(&self, identity: &Identity) {
+        let Some(path) = self.path(identity) else {
+            return;
+        };
+        blocking(move || {
+            for leftover in files::leftovers(&path) {
+                let is_complete = || matches!(read(&leftover), Ok(Some(_)));
+                if path.exists() || !is_complete() || std::fs::rename(&leftover, &path).is_err() {
+                    let _ = std::fs::remove_file(&leftover);
+                }
+            }
+        })
+        .await;
     }
 
     /// Returns the pair of an account, if there is one.
@@ -106,17 +167,22 @@ impl Journal {
         }))
     }
 
-    /// Removes the pair of an account.
+    /// Removes the pair of an account, and what a process that was killed has left of one.
     pub async fn remove(&self, identity: &Identity) -> Result<(), TokenError> {
         self.pairs.lock().remove(identity);
         let Some(path) = self.path(identity) else {
             return Ok(());
         };
-        blocking(move || match std::fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(TokenError::Write { path, source })
+        blocking(move || {
+            for leftover in files::leftovers(&path) {
+                let _ = std::fs::remove_file(leftover);
             }
-            _ => Ok(()),
+            match std::fs::remove_file(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    Err(TokenError::Write { path, source })
+                }
+                _ => Ok(()),
+            }
         })
         .await
     }
@@ -184,6 +250,49 @@ mod tests {
         later.remove(&bot()).await.unwrap();
         later.remove(&bot()).await.unwrap();
         assert!(!file.exists() && later.get(&bot()).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn reserved_space_takes_the_pair_without_a_new_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().join("tokens.json");
+        let journal = Journal::beside(&base);
+        let space = journal.reserve(&bot()).await.unwrap();
+        let reserved = space.0.as_ref().unwrap();
+        assert_eq!(reserved.as_file().metadata().unwrap().len(), SPACE as u64);
+        let inode = |path: &Path| crate::os::file_id(&path.metadata().unwrap());
+        let before = inode(reserved.path());
+        journal.put_in(&bot(), &pair("granted"), space).await.unwrap();
+        let file = dir.path().join("tokens.json.twitch-bot.journal");
+        assert_eq!(inode(&file), before);
+        assert!(Journal::beside(&base).get(&bot()).await.unwrap().is_some());
+        let missing = Journal::beside(&dir.path().join("missing/tokens.json"));
+        assert!(missing.reserve(&bot()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn leftovers_are_adopted_if_complete_and_deleted_if_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().join("tokens.json");
+        let journal = dir.path().join("tokens.json.twitch-bot.journal");
+        let left = |letters: &str| {
+            dir.path()
+                .join(format!(".tokens.json.twitch-bot.journal-{letters}"))
+        };
+        Journal::beside(&base)
+            .put(&bot(), &pair("granted"))
+            .await
+            .unwrap();
+        std::fs::rename(&journal, left("abcDE1")).unwrap();
+        std::fs::write(left("abcDE2"), "{\"identity\":").unwrap();
+        std::fs::write(left("of-a-person"), "").unwrap();
+        let later = Journal::beside(&base);
+        later.tidy(&bot()).await;
+        assert!(later.get(&bot()).await.unwrap().is_some());
+        assert!(!left("abcDE1").exists() && !left("abcDE2").exists());
+        std::fs::write(left("abcDE3"), "{").unwrap();
+        later.remove(&bot()).await.unwrap();
+        assert!(!left("abcDE3").exists() && left("of-a-person").exists());
     }
 
     #[tokio::test]

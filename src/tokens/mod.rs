@@ -28,7 +28,7 @@ use crate::store::{StoreError, Version};
 pub use file::FileTokenStore;
 pub use firestore::{FirestoreTokenOptions, FirestoreTokenStore};
 pub use intent::{IntentPhase, RefreshIntent};
-pub use journal::{GrantedPair, Journal};
+pub use journal::{GrantedPair, Journal, Space};
 pub use lease::{TokenLease, TokenStoreExt};
 pub use locks::Lock;
 pub use memory::MemoryTokenStore;

@@ -95,11 +95,11 @@ impl Rig {
         self.decided(words, &DeviceState::Granted(user.to_owned()))
     }
 
-    fn fault(&self, fault: Fault) {
+    pub fn fault(&self, fault: Fault) {
         RUNTIME.block_on(async { self.sim.twitch.host().faults().add(fault) });
     }
 
-    fn calm(&self) {
+    pub fn calm(&self) {
         RUNTIME.block_on(async { self.sim.twitch.host().faults().clear() });
     }
 
@@ -704,6 +704,19 @@ fn logout_during_an_outage_still_deletes_the_token() {
         .names_account("not revoked at Twitch")
         .names_account("https://www.twitch.tv/settings/connections");
     assert!(rig.stored("twitch/bot")["token"].is_null());
+}
+
+#[test]
+fn logout_deletes_what_killed_processes_have_left() {
+    let rig = Rig::new();
+    rig.granted(&DEVICE, BOT);
+    let left = [".tokens.json-abcDE1", ".tokens.json.twitch-bot.journal-abcDE2"];
+    let left = left.map(|name| rig.home.state().join(name));
+    for path in &left {
+        std::fs::write(path, "{\"refreshToken\":").unwrap();
+    }
+    rig.home.run(&["auth", "logout", "twitch"]).exits(0);
+    assert!(!left.iter().any(|path| path.exists()));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::process::Stdio;
 
+use bitbrat::sim::Fault;
 use bitbrat::sim::twitch::TokenSpec;
 use serde_json::{Value, json};
 
@@ -197,6 +198,19 @@ fn unreachable_token_store_fails_doctor_with_a_next_step() {
         "{}",
         doctor.stdout
     );
+}
+
+#[test]
+fn revocation_after_a_repaired_outage_is_called_one() {
+    let (rig, _) = logged_in(true);
+    rig.fault(Fault::status(500).on(TOKEN));
+    rig.home.run(&REFRESH).exits(8);
+    rig.calm();
+    assert_eq!(status(&rig)["status"], "VALID");
+    assert!(rig.stored("twitch/bot")["intent"].is_null());
+    rig.sim.twitch.disconnect(BOT);
+    let after = status(&rig);
+    assert_eq!(after["status"], "REVOKED", "{after:#}");
 }
 
 #[test]

@@ -127,18 +127,29 @@ pub(super) async fn refresh(cx: &Context, args: &RefreshArgs) -> Result<ExitCode
 /// Runs `auth logout`.
 pub(super) async fn logout(cx: &Context, args: &LogoutArgs) -> Result<ExitCode, Failure> {
     let (platform, identity) = args.account.resolve(cx).await?;
-    let lease = cx.app.tokens().lease(&identity).await?;
+    let store = cx.app.tokens();
+    let lease = store.lease(&identity).await?;
+    let journal = store.journal();
+    journal.tidy(&identity).await;
     let mut record = lease.load().await?;
     if record.token.is_some() || record.pending.is_some() {
         // What cannot be deleted here is not revoked either.
         lease.save(&record).await?;
     }
-    let tokens: Vec<StoredToken> = record
+    let mut tokens: Vec<StoredToken> = record
         .token
         .take()
         .into_iter()
         .chain(record.pending.take())
         .collect();
+    // Granted and not stored yet, or of another owner.
+    let granted = journal.get(&identity).await?.map(|pair| pair.token);
+    let is_new = |granted: &StoredToken| {
+        let granted = granted.access.expose_secret();
+        tokens.iter().all(|token| token.access.expose_secret() != granted)
+    };
+    let granted = granted.filter(is_new);
+    tokens.extend(granted);
     let mut notes = Vec::new();
     let mut revocations = Vec::new();
     for token in &tokens {
@@ -151,6 +162,7 @@ pub(super) async fn logout(cx: &Context, args: &LogoutArgs) -> Result<ExitCode, 
         false => {
             record.replace_token(None);
             lease.save(&record).await?;
+            journal.remove(&identity).await?;
             format!("the tokens of {identity} were deleted here")
         }
     };

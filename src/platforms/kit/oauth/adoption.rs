@@ -32,6 +32,7 @@ impl<P: Provider> TokenManager<P> {
         meter: &Meter<'_>,
     ) -> Result<Option<String>, PlatformError> {
         let journal = self.store.journal();
+        journal.tidy(identity).await;
         for _ in 0..=CONFLICTS {
             let pair = journal.get(identity).await.map_err(unusable_store::<P>)?;
             let Some(mut pair) = pair else {

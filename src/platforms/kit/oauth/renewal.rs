@@ -18,7 +18,8 @@ use crate::platforms::PlatformError;
 use crate::platforms::kit::meter::Meter;
 use crate::platforms::kit::token_check::Refresh;
 use crate::tokens::{
-    GrantedPair, IntentPhase, RefreshIntent, RefreshState, RefreshToken, Snapshot, StoredToken, TokenError,
+    GrantedPair, IntentPhase, RefreshIntent, RefreshState, RefreshToken, Snapshot, Space, StoredToken,
+    TokenError,
 };
 
 /// How long to wait for another machine that refreshes the same token.
@@ -178,6 +179,51 @@ impl<P: Provider> TokenManager<P> {
         }
     }
 
+    /// Forgets a refresh whose answer was lost once the platform accepts the old access token, which proves that it had no effect.
+    /// Otherwise a revocation later on would be taken for the loss of that answer.
+    pub(super) async fn settle(
+        &self,
+        identity: &Identity,
+        token: &StoredToken,
+        meter: &Meter<'_>,
+    ) -> Result<(), PlatformError> {
+        let client = self.provider.client().of(token);
+        if token.refresh.is_none()
+            || !self.store.renews()
+            || !client.is_some_and(|client| self.provider.is_one_time(client))
+        {
+            return Ok(());
+        }
+        let is_open = |snapshot: &Snapshot| {
+            let intent = snapshot.record.intent.as_ref();
+            let now = snapshot.read_at.unwrap_or_else(|| self.clock.now());
+            intent.is_some_and(|intent| {
+                matches!(intent.phase, IntentPhase::Sent | IntentPhase::Retried)
+                    && !intent.is_running_elsewhere(self.store.lock_domain(), now)
+            })
+        };
+        if !is_open(&self.read(identity).await?) {
+            return Ok(());
+        }
+        // Another process may have been refreshing during the validation, so it is repeated under the lock.
+        let _lock = self.store.lock(identity).await.map_err(unusable_store::<P>)?;
+        let snapshot = self.read(identity).await?;
+        let stored = snapshot.record.token.as_ref();
+        let stored = stored.filter(|stored| is_same(&stored.access, &token.access));
+        let Some(stored) = stored.filter(|_| is_open(&snapshot)) else {
+            return Ok(());
+        };
+        if let Validation::Accepted(_) = self.provider.validate(identity, stored, None, meter).await {
+            let mut record = snapshot.record;
+            record.intent = None;
+            match self.store.write(identity, &record, &snapshot.version).await {
+                Ok(_) | Err(TokenError::Conflict { .. }) => {}
+                Err(error) => return Err(unusable_store::<P>(error)),
+            }
+        }
+        Ok(())
+    }
+
     /// Records that the answer to a refresh is lost. The intent's id stays, so that the machine which received the pair, if it was
     /// only paused, can still store it.
     async fn give_up(&self, renewal: Renewal<'_>, snapshot: Snapshot) -> Result<Attempt, PlatformError> {
@@ -211,6 +257,9 @@ impl<P: Provider> TokenManager<P> {
         meter: &Meter<'_>,
     ) -> Result<Attempt, PlatformError> {
         let identity = renewal.identity;
+        // Before anything is sent: a granted pair must be kept although the disk becomes full meanwhile.
+        let space = self.store.journal().reserve(identity).await;
+        let space = space.map_err(unusable_store::<P>)?;
         let Snapshot {
             mut record,
             mut version,
@@ -251,7 +300,7 @@ impl<P: Provider> TokenManager<P> {
                     generation: record.generation,
                     other_owner: None,
                 };
-                self.keep(identity, &pair).await;
+                self.keep(identity, &pair, space).await;
                 if let Some(unclear) = self.adopt_locked(identity, meter).await? {
                     return Ok(Attempt::Ended(renewal.token, Refresh::NoAnswer(unclear)));
                 }
@@ -268,9 +317,9 @@ impl<P: Provider> TokenManager<P> {
     }
 
     /// Puts a granted pair into the journal, where it survives a crash of this process.
-    async fn keep(&self, identity: &Identity, pair: &GrantedPair) {
+    async fn keep(&self, identity: &Identity, pair: &GrantedPair, space: Space) {
         fault_point("refresh.F6");
-        if let Err(error) = self.store.journal().put(identity, pair).await {
+        if let Err(error) = self.store.journal().put_in(identity, pair, space).await {
             tracing::warn!(
                 account = %identity,
                 error = &error as &dyn std::error::Error,
