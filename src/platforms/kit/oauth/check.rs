@@ -114,7 +114,7 @@ impl<P: Provider> TokenManager<P> {
                     token = self
                         .update(identity, &token, described, true, &mut lost_scopes, meter)
                         .await?;
-                    self.settle(identity, &token, meter).await?;
+                    self.forget_lost_refresh(identity, &token, meter).await?;
                     break (TokenStatus::Valid, None);
                 }
                 Validation::Refused(_) if refreshed => {

@@ -181,7 +181,7 @@ impl<P: Provider> TokenManager<P> {
 
     /// Forgets a refresh whose answer was lost once the platform accepts the old access token, which proves that it had no effect.
     /// Otherwise a revocation later on would be taken for the loss of that answer.
-    pub(super) async fn settle(
+    pub(super) async fn forget_lost_refresh(
         &self,
         identity: &Identity,
         token: &StoredToken,
@@ -189,7 +189,7 @@ impl<P: Provider> TokenManager<P> {
     ) -> Result<(), PlatformError> {
         let client = self.provider.client().of(token);
         if token.refresh.is_none()
-            || !self.store.renews()
+            || !self.store.renews(identity)
             || !client.is_some_and(|client| self.provider.is_one_time(client))
         {
             return Ok(());
