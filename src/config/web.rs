@@ -65,12 +65,17 @@ fn public(reader: &mut Reader<'_>) -> Vec<SourceSelector> {
 /// Platforms redirect to https only, except for this machine.
 fn public_url(reader: &mut Reader<'_>) -> Option<Url> {
     let found = reader.address(&PUBLIC_URL, &["https", "http"])?;
+    let origin = reader.origin(&PUBLIC_URL);
+    if !found.username().is_empty() || found.password().is_some() {
+        let hint = "leave out what stands before the @; links for other people contain no password";
+        reader.refuse_with(&PUBLIC_URL, &origin, "contains a user name or password", hint);
+        return None;
+    }
     let host = found.host_str().unwrap_or_default();
     let is_local = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
     if found.scheme() == "https" || is_local {
         return Some(found);
     }
-    let origin = reader.origin(&PUBLIC_URL);
     let hint = "write https://, and let a proxy in front of the web server have the certificate";
     reader.refuse_with(&PUBLIC_URL, &origin, "is not an https address", hint);
     None

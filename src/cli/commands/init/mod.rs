@@ -76,6 +76,9 @@ fn client_id(text: &str) -> Result<(PlatformName, String), String> {
     if key(platform, "client_id").is_none() {
         return Err(format!("{platform} needs no client id"));
     }
+    if id.trim().is_empty() {
+        return Err(format!("write the id after `{platform}:`"));
+    }
     Ok((platform, config::word(id)?))
 }
 
@@ -315,7 +318,7 @@ mod tests {
             client_id("twitch:abc").unwrap(),
             (PlatformName::Twitch, "abc".to_owned())
         );
-        for text in ["abc", "discord:abc", "myspace:abc", "twitch:a b"] {
+        for text in ["abc", "discord:abc", "myspace:abc", "twitch:a b", "twitch:"] {
             assert!(client_id(text).is_err(), "{text}");
         }
     }
