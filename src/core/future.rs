@@ -209,12 +209,12 @@ impl StreamEvidence {
                 .flat_map(|missed| [missed.first, missed.last])
         };
         if !misses().all(|at| dated(at) == Some(at)) {
-            // Misses are keyed by their minute, so a moved one gets another key.
-            let mut moved = BTreeMap::new();
+            // Misses are keyed by their minute, so a moved one gets another key, and those of one minute may get two.
+            let mut moved = Self::default();
             for at in misses().filter_map(&mut *dated) {
-                moved.join(Self::absent(at).missed);
+                moved.join(Self::absent(at));
             }
-            self.missed = moved;
+            self.missed = moved.missed;
         }
     }
 }
@@ -266,6 +266,16 @@ mod tests {
     use crate::core::source::SourceKey;
     use crate::core::stream::StreamStatus;
     use crate::core::verdict::{Status, Verdict};
+
+    #[test]
+    fn moved_misses_stay_within_their_bound() {
+        let missed = |seconds: i64| Observation::new(&key(), at(seconds), "test", Fact::StreamAbsent);
+        let mut known = Knowledge::of(&[20, 79, 150, 210, 7_220].map(missed));
+        assert!(known.redate_future(at(-10)));
+        let mut joined = known.clone();
+        joined.join(known.clone());
+        assert_eq!(joined, known);
+    }
 
     const HOUR: i64 = 3_600;
     const DAY: i64 = 24 * HOUR;
