@@ -499,11 +499,17 @@ fn demo_ignores_only_real_credentials_and_sources() {
 fn public_address_is_https_and_contains_no_password() {
     for (address, problem) in [
         ("http://bot.example.org", "is not an https address"),
-        ("https://me:secret@bot.example.org", "contains a user name or password"),
+        (
+            "https://me:secret@bot.example.org",
+            "contains a user name or password",
+        ),
     ] {
         let given = Given::new().toml(&format!("web.public_url = \"{address}\""));
         let problems = given.problems();
-        assert!(problems.iter().any(|found| found.contains(problem)), "{problems:?}");
+        assert!(
+            problems.iter().any(|found| found.contains(problem)),
+            "{problems:?}"
+        );
     }
 }
 

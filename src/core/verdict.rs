@@ -88,6 +88,9 @@ impl fmt::Display for AuthResult {
 /// The rule for a connection without evidence.
 pub const NOTHING_PROVEN: &str = "status.nothing-proven";
 
+/// The rule for a connection that this program has closed: the stop of a daemon says nothing about the platform.
+pub const CLOSED_BY_US: &str = "status.closed";
+
 /// A value and the rule that decided it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decided<T> {
@@ -278,7 +281,7 @@ fn status(
         (true, ..) => (Status::Error, "status.refused"),
         (_, true, _) => (Status::Disconnected, "status.transport-down"),
         (.., true) => (Status::Connected, "status.proven"),
-        _ if at.is_some() => (Status::Disconnected, "status.closed"),
+        _ if at.is_some() => (Status::Disconnected, CLOSED_BY_US),
         _ => (Status::Disconnected, NOTHING_PROVEN),
     };
     Decided { value, rule, at }
@@ -428,7 +431,7 @@ pub fn explain(rule: &str) -> &'static str {
         "existence.seen" => "the newest answer about the source names it",
         "existence.no-such-source" => "according to the newest answer there is no such source",
         "existence.nothing-proven" => "nothing was proven about whether the source exists",
-        "status.closed" => "we closed the connection ourselves and nothing has been proven since",
+        CLOSED_BY_US => "we closed the connection ourselves and nothing has been proven since",
         NOTHING_PROVEN => "nothing was ever proven about the connection",
         "stream.pushed-start" => "the platform pushed the start of this stream",
         "stream.seen-in-poll" => "the newest poll listed the stream",

@@ -97,14 +97,20 @@ impl Viewers {
     /// Adds the current counts, and forgets sources that are gone.
     pub(super) fn add(&mut self, rows: &[SourceRow], now: Timestamp) {
         for row in rows.iter().filter(|row| row.is_live()) {
-            let Some(count) = row.summary.viewer_count else {
+            let age = row
+                .freshness
+                .viewers_age_ms
+                .and_then(|age| i64::try_from(age).ok());
+            let (Some(count), Some(age)) = (row.summary.viewer_count, age) else {
                 continue;
             };
+            // A count that was not renewed makes no further point.
+            let at = now.plus_millis(-age);
             match self.0.get_mut(&row.summary.key) {
-                Some(recent) => recent.add(now, count),
+                Some(recent) => recent.add(at, count),
                 None => {
-                    let mut recent = Recent::new(now);
-                    recent.add(now, count);
+                    let mut recent = Recent::new(at);
+                    recent.add(at, count);
                     self.0.insert(row.summary.key.clone(), recent);
                 }
             }
@@ -122,6 +128,11 @@ impl Viewers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::document::SourceDocument;
+    use crate::core::evidence::Knowledge;
+    use crate::core::freshness::Intervals;
+    use crate::core::observation::{Fact, Observation};
+    use crate::core::summary::SourceSummary;
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_millis(1_780_000_000_000).plus_secs(seconds)
@@ -141,6 +152,29 @@ mod tests {
         // A day is kept, and no more.
         let hours = at(2999 * 60).since(points[0].0).as_secs() / 3600;
         assert!((20..=32).contains(&hours), "{hours}");
+    }
+
+    #[test]
+    fn count_that_is_not_renewed_makes_no_point() {
+        let key: SourceKey = "twitch:1".parse().unwrap();
+        let facts = [
+            Fact::StreamSeen {
+                stream_id: "1".to_owned(),
+                started_at: None,
+            },
+            Fact::Viewers {
+                count: 5,
+                stream_id: Some("1".to_owned()),
+            },
+        ];
+        let seen = facts.map(|fact| Observation::new(&key, at(0), "test", fact));
+        let document = SourceDocument::from_knowledge(key.clone(), Knowledge::of(&seen));
+        let mut viewers = Viewers::default();
+        for seconds in [0, 60, 120] {
+            let row = SourceRow::new(SourceSummary::of(&document), &Intervals::default(), at(seconds));
+            viewers.add(&[row], at(seconds));
+        }
+        assert_eq!(viewers.of(&key).unwrap().points().len(), 1);
     }
 
     #[test]

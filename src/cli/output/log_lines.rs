@@ -14,6 +14,7 @@ use super::view::{Glyph, Tone, printable};
 use super::{Invocation, Style};
 use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
+use crate::core::verdict::CLOSED_BY_US;
 use crate::telemetry::{LineFormat, Record, names};
 
 mod layout;
@@ -191,7 +192,7 @@ impl LogLines {
                 many: Some(format!("{{}} are connected{again}{after}")),
             };
         }
-        if record.field("rule") == Some("status.closed") {
+        if record.field("rule") == Some(CLOSED_BY_US) {
             return Words {
                 glyph: Glyph::Down,
                 tone: Tone::Dim,

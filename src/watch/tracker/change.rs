@@ -6,7 +6,7 @@ use crate::core::evidence::Knowledge;
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 use crate::core::transition::{Transition, transitions};
-use crate::core::verdict::{NOTHING_PROVEN, Verdict};
+use crate::core::verdict::{CLOSED_BY_US, NOTHING_PROVEN, Verdict};
 use crate::store::{HistoryEntry, Version, Write};
 
 /// The changes of one source by a batch.
@@ -69,7 +69,7 @@ impl Step {
         let changes = transitions(&before, &document.verdict);
         (!changes.is_empty()).then(|| Self {
             first: nothing_known(&before),
-            unproven_before: matches!(before.status.rule, "status.nothing-proven" | "status.closed"),
+            unproven_before: matches!(before.status.rule, NOTHING_PROVEN | CLOSED_BY_US),
             after: document.clone(),
             changes,
             by: by.to_owned(),

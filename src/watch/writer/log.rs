@@ -7,6 +7,7 @@ use tracing::{debug, info};
 use crate::core::facet::Facet;
 use crate::core::source::SourceKey;
 use crate::core::transition::Transition;
+use crate::core::verdict::CLOSED_BY_US;
 use crate::telemetry::names;
 use crate::watch::tracker::Step;
 
@@ -21,7 +22,7 @@ pub(super) fn log(source: &SourceKey, transition: &Transition, step: &Step) {
         Facet::Status => step.unproven_before,
         _ => matches!(from, "unknown" | "UNKNOWN" | ""),
     };
-    let expected = first || transition.initial || rule == "status.closed";
+    let expected = first || transition.initial || rule == CLOSED_BY_US;
     let initial = expected.then_some(true);
     let display_name = step.after.display_name();
     if transition.facet == Facet::Permissions {

@@ -16,12 +16,12 @@ use maud::{Markup, html};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::timeline::{self, Period, Share};
+use super::timeline::{self, Period, Share, Span};
 use super::{Page, Site, Timestamp, ago, command, failed, foreign, value};
 use crate::blocking::blocking;
 use crate::core::code::Code;
 use crate::core::facet::Facet;
-use crate::core::freshness::age_ms;
+use crate::core::freshness::{Field, age_ms};
 use crate::core::source::SourceKey;
 use crate::core::verdict::explain;
 use crate::store::HistoryEntry;
@@ -184,10 +184,28 @@ fn axis(labels: &[String]) -> Markup {
     html! { p.axis aria-hidden="true" { @for label in labels { span { (label) } } } }
 }
 
+fn spans(source: &SourceInFull, facet: Facet, period: Period, runs: &[Run]) -> Vec<Span> {
+    timeline::spans(&source.history, facet, period, runs, proven_until(source, facet))
+}
+
+/// Returns until when the present state is proven: until now, or until its evidence where that is too old to rely on.
+fn proven_until(source: &SourceInFull, facet: Facet) -> Timestamp {
+    let freshness = &source.row.freshness;
+    let (field, age) = match facet {
+        Facet::Auth => (Field::AuthStatus, freshness.auth_age_ms),
+        Facet::Stream => (Field::StreamStatus, freshness.stream_age_ms),
+        _ => (Field::Status, freshness.status_age_ms),
+    };
+    match age.and_then(|age| i64::try_from(age).ok()) {
+        Some(age) if freshness.is_stale(field) => source.as_of.plus_millis(-age),
+        _ => source.as_of,
+    }
+}
+
 fn bands(source: &SourceInFull, runs: &[Run], period: Period, name: &str) -> Markup {
     html! {
         @for (facet, title) in BANDS {
-            (timeline::band(&format!("{name}-{}", facet.as_str()), title, &timeline::spans(&source.history, facet, period, runs), period))
+            (timeline::band(&format!("{name}-{}", facet.as_str()), title, &spans(source, facet, period, runs), period))
         }
     }
 }
@@ -248,7 +266,7 @@ fn uptime(source: &SourceInFull, runs: &[Run]) -> Markup {
                 tbody {
                     @for (hours, title) in periods {
                         @let period = Period::last(hours, source.as_of);
-                        @let of = |facet, good| Share::of(&timeline::spans(&source.history, facet, period, runs), good);
+                        @let of = |facet, good| Share::of(&spans(source, facet, period, runs), good);
                         @let connected = of(Facet::Status, "CONNECTED");
                         @let live = of(Facet::Stream, "ONLINE");
                         tr {

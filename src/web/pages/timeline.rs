@@ -4,6 +4,8 @@ use maud::{Markup, html};
 
 use super::Timestamp;
 use crate::core::facet::Facet;
+use crate::core::transition::Transition;
+use crate::core::verdict::CLOSED_BY_US;
 use crate::store::HistoryEntry;
 use crate::view::{cells, humane};
 use crate::watch::runs::Run;
@@ -59,8 +61,11 @@ pub(super) enum State {
 }
 
 impl State {
-    fn of(verdict: Option<&str>) -> Self {
-        match verdict {
+    fn of(change: &Transition) -> Self {
+        if change.rule == CLOSED_BY_US {
+            return Self::Unknown;
+        }
+        match change.to.as_deref() {
             None | Some("UNKNOWN" | "") => Self::Unknown,
             Some(value) => Self::Is(value.to_owned()),
         }
@@ -90,8 +95,15 @@ impl State {
     }
 }
 
-/// Returns what a source was in `period`. `history` is newest first; `runs` is empty where it is not known when daemons ran.
-pub(super) fn spans(history: &[HistoryEntry], facet: Facet, period: Period, runs: &[Run]) -> Vec<Span> {
+/// Returns what a source was in `period`. `history` is newest first; its latest state is proven until `proven_until`. `runs` is empty
+/// where it is not known when daemons ran.
+pub(super) fn spans(
+    history: &[HistoryEntry],
+    facet: Facet,
+    period: Period,
+    runs: &[Run],
+    proven_until: Timestamp,
+) -> Vec<Span> {
     let mut entries: Vec<_> = history
         .iter()
         .map(|entry| &entry.transition)
@@ -110,9 +122,11 @@ pub(super) fn spans(history: &[HistoryEntry], facet: Facet, period: Period, runs
             push(&mut spans, begin, change.at.min(period.now), state);
             begin = change.at;
         }
-        state = State::of(change.to.as_deref());
+        state = State::of(change);
     }
-    push(&mut spans, begin, period.now, state);
+    let proven = proven_until.clamp(begin, period.now);
+    push(&mut spans, begin, proven, state);
+    push(&mut spans, proven, period.now, State::Unknown);
     if runs.is_empty() {
         spans
     } else {
@@ -295,7 +309,6 @@ impl Share {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::transition::Transition;
 
     fn at(minute: i64) -> Timestamp {
         Timestamp::from_millis(1_780_000_000_000).plus_secs(minute * 60)
@@ -338,7 +351,7 @@ mod tests {
             from: at(from),
             until: at(until),
         });
-        let spans = spans(&changes, Facet::Status, period, &runs);
+        let spans = spans(&changes, Facet::Status, period, &runs, period.now);
         let expected = [
             (10, 30, "CONNECTED"),
             (30, 40, "unknown"),
@@ -355,13 +368,41 @@ mod tests {
     }
 
     #[test]
+    fn state_is_shown_until_its_last_proof() {
+        let changes = history(&[(10, "CONNECTED")]);
+        let period = Period {
+            from: at(0),
+            now: at(100),
+        };
+        let spans = spans(&changes, Facet::Status, period, &[], at(70));
+        assert_eq!(
+            shown(&spans),
+            [(10, 70, "CONNECTED".to_owned()), (70, 100, "unknown".to_owned())]
+        );
+        assert_eq!(Share::of(&spans, "CONNECTED").known_ms, 60 * 60_000);
+    }
+
+    #[test]
+    fn own_stop_is_no_state_of_the_platform() {
+        let mut changes = history(&[(10, "CONNECTED"), (40, "DISCONNECTED"), (50, "CONNECTED")]);
+        changes[1].transition.rule = CLOSED_BY_US.into();
+        let period = Period {
+            from: at(0),
+            now: at(100),
+        };
+        let spans = spans(&changes, Facet::Status, period, &[], period.now);
+        assert_eq!(shown(&spans)[1], (40, 50, "unknown".to_owned()));
+        assert_eq!(Share::of(&spans, "CONNECTED").text(), "100.00 %");
+    }
+
+    #[test]
     fn period_begins_with_the_state_before_it() {
         let changes = history(&[(-500, "CONNECTED"), (50, "ERROR")]);
         let period = Period {
             from: at(0),
             now: at(100),
         };
-        let spans = spans(&changes, Facet::Status, period, &[]);
+        let spans = spans(&changes, Facet::Status, period, &[], period.now);
         assert_eq!(
             shown(&spans),
             [(0, 50, "CONNECTED".to_owned()), (50, 100, "ERROR".to_owned())]
@@ -379,7 +420,7 @@ mod tests {
             from: at(-10_000),
             now: at(400),
         };
-        let spans = spans(&history(&changes), Facet::Status, period, &[]);
+        let spans = spans(&history(&changes), Facet::Status, period, &[], period.now);
         let rectangles = merged(&spans, period);
         assert!(rectangles.len() <= 200, "{}", rectangles.len());
         assert!(rectangles.iter().any(|(.., class)| *class == "many"));
