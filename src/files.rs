@@ -233,7 +233,7 @@ pub fn persist(file: tempfile::NamedTempFile, path: &Path) -> io::Result<()> {
     os::sync_dir(directory_of(path))
 }
 
-/// Returns the temporary files of `path` that a process left when it was killed. Only who may write `path` can tell them from those of
+/// Returns the temporary files of `path` that a process left when it was killed. Only the holder of the lock of `path` can tell them from those of
 /// a process that is writing now.
 pub fn leftovers(path: &Path) -> Vec<PathBuf> {
     let prefix = temporary_prefix(path);

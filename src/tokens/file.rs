@@ -123,7 +123,7 @@ impl TokenStore for FileTokenStore {
                 return Err(TokenError::Conflict { identity });
             }
             file.version = VERSION;
-            // The lock is held, so nobody else is writing: these are of processes that were killed, and contain tokens.
+            // The lock is held, so no other process is writing: these files were left by killed processes, and contain tokens.
             for leftover in files::leftovers(&path) {
                 let _ = fs::remove_file(leftover);
             }

@@ -103,7 +103,7 @@ pub(in crate::web) fn form(status: u16, next: &str, wrong: Option<&str>) -> Resp
                 input #token name="token" type="password" autocomplete="current-password" required autofocus;
                 button type="submit" { "Log in" }
             }
-            p.dim { "The value of " code { "web.token" } ", which whoever runs this server has set." }
+            p.dim { "The value of " code { "web.token" } " in the configuration of this server." }
         }
     };
     let page = Page {

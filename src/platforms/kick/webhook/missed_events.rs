@@ -112,7 +112,7 @@ mod tests {
         missed_events.polled(7, Some(FIRST), at(60));
         assert_eq!(missed_events.found(at(240)), [0; 0]);
         assert_eq!(missed_events.found(at(241)), [7]);
-        assert_eq!(missed_events.found(at(500)), [0; 0], "told once");
+        assert_eq!(missed_events.found(at(500)), [0; 0], "reported once");
         missed_events.polled(7, Some(SECOND), at(600));
         assert_eq!(
             missed_events.found(at(800)),

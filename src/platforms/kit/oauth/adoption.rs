@@ -147,7 +147,7 @@ impl<P: Provider> TokenManager<P> {
                     ..token.clone()
                 }),
                 Ok(Some(owner)) => Ownership::Other(format!("user {}", owner.user_id)),
-                // Without the scope for it, nobody is named.
+                // Without the scope for it, no owner is named.
                 Ok(None) => own(token),
                 Err(error) => Ownership::Unclear(error),
             };
@@ -171,7 +171,7 @@ impl<P: Provider> TokenManager<P> {
                     None => own(token),
                 }
             }
-            // A rejected token acts for nobody; the next refresh has to show whose it is.
+            // A rejected token has no owner; the next refresh has to show whose it is.
             Validation::Refused(_) => own(token),
             Validation::Unclear(error) => Ownership::Unclear(error),
         }

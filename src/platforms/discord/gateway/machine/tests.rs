@@ -328,7 +328,7 @@ fn rejected_token_is_confirmed_then_idle_until_start() {
     let orders = story.put(Input::TokenRejected);
     assert_eq!(orders[1], Order::Report(GatewayReport::TokenRejected));
     assert_eq!(story.machine.deadline(), None);
-    assert_eq!(story.put(Input::TokenRejected), [], "told once");
+    assert_eq!(story.put(Input::TokenRejected), [], "reported once");
     assert_eq!(story.put(Input::Start), [Order::Ask]);
 }
 
