@@ -14,7 +14,6 @@ mod pages;
 mod problem;
 #[cfg(test)]
 mod tests;
-mod viewers;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -55,6 +54,7 @@ use crate::store::SourceStore;
 use crate::telemetry::names;
 use crate::view::envelope::UnusableItem;
 use crate::watch::overview::{Overview, View};
+use crate::watch::viewers::Viewers;
 
 /// Timeout of a request until its response begins, its body included. Pages are read from memory and the store.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -93,6 +93,8 @@ pub struct Web {
     pub events: Option<PathBuf>,
     /// Counts the commits of this process; `None` in a process that stores nothing.
     pub commits: Option<watch::Receiver<u64>>,
+    /// Recent viewer counts, to which this process adds what it observes.
+    pub viewers: Arc<Mutex<Viewers>>,
     /// The directory that records when daemons ran.
     pub runs: PathBuf,
 }

@@ -129,6 +129,7 @@ async fn web(token: Option<&str>) -> (Web, Arc<Mutex<Vec<String>>>) {
         configured: Arc::new(Configured::default),
         events: None,
         commits: None,
+        viewers: Arc::default(),
         runs: PathBuf::from("/nonexistent"),
     };
     (web, unready)

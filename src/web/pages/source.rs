@@ -212,7 +212,7 @@ fn bands(source: &SourceInFull, runs: &[Run], period: Period, name: &str) -> Mar
 
 fn day(site: &Site, source: &SourceInFull, runs: &[Run]) -> Markup {
     let period = Period::last(24, source.as_of);
-    let viewers = site.hub.viewers.lock();
+    let viewers = site.viewers.lock();
     let hour = |hours: i64| cells::moment(source.as_of.plus_secs(-hours * 3600))[11..16].to_owned();
     html! {
         section #day .timeline aria-labelledby="day-title" {
