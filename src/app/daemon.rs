@@ -223,6 +223,9 @@ async fn start(
                 .as_ref()
                 .map(|engine| Arc::clone(&engine.viewers))
                 .unwrap_or_default(),
+            instance: engine
+                .as_ref()
+                .map_or_else(String::new, |engine| engine.instance().to_owned()),
             runs: app.settings.state_dir.clone(),
         };
         tasks.spawn("web", |stop| web::serve(listener, pages, extra, stop));

@@ -25,7 +25,9 @@ use super::pages::index;
 use super::problem::Problem;
 use crate::core::code::Code;
 use crate::core::source::SourceKey;
+use crate::core::summary::SourceSummary;
 use crate::secrets;
+use crate::store::{SourceStore, StoreError, Stored};
 use crate::view::source_row::SourceRow;
 use crate::view::sources::Sources;
 
@@ -33,6 +35,8 @@ use crate::view::sources::Sources;
 const COALESCE: Duration = Duration::from_millis(150);
 /// How often pages are updated at least: verdicts become stale without any commit.
 const TICK: Duration = Duration::from_secs(2);
+/// For how long a read of a store that bills reads serves every client.
+const SHARED: Duration = Duration::from_secs(5);
 /// The share of time that updates may take: after each, ten times its duration passes.
 const SHARE: u32 = 10;
 /// Time between two announcements to screen readers.
@@ -83,6 +87,31 @@ pub(super) struct Hub {
     boot: String,
     number: AtomicU64,
     wake: Notify,
+    pub(super) listing: Listing,
+}
+
+/// What a page of all sources reads.
+#[derive(Default)]
+pub(super) struct Listing(tokio::sync::Mutex<Option<(Instant, StoredSources)>>);
+
+type StoredSources = Vec<Stored<Arc<SourceSummary>>>;
+
+impl Listing {
+    /// Returns the stored sources. Where reads are billed, clients share one read for a few seconds.
+    pub(super) async fn read(&self, store: &dyn SourceStore) -> Result<StoredSources, StoreError> {
+        if !store.bills_reads() {
+            return store.summaries().await;
+        }
+        let mut kept = self.0.lock().await;
+        if let Some((at, stored)) = &*kept
+            && at.elapsed() < SHARED
+        {
+            return Ok(stored.clone());
+        }
+        let stored = store.summaries().await?;
+        *kept = Some((Instant::now(), stored.clone()));
+        Ok(stored)
+    }
 }
 
 /// A place among the clients that may follow. It is free again once this is dropped.
@@ -112,6 +141,7 @@ impl Hub {
             boot: uuid::Uuid::new_v4().simple().to_string()[..8].to_owned(),
             number: AtomicU64::new(0),
             wake: Notify::new(),
+            listing: Listing::default(),
         }
     }
 

@@ -36,7 +36,7 @@ use tokio::sync::watch;
 use tracing::info;
 
 use self::live::Hub;
-use self::pages::login::Attempts;
+use self::pages::login::{Attempts, Ended};
 use self::problem::Problem;
 use crate::clock::Clock;
 use crate::config::SourceSelector;
@@ -95,6 +95,8 @@ pub struct Web {
     pub commits: Option<watch::Receiver<u64>>,
     /// Recent viewer counts, to which this process adds what it observes.
     pub viewers: Arc<Mutex<Viewers>>,
+    /// The name under which this process lists its events.
+    pub instance: String,
     /// The directory that records when daemons ran.
     pub runs: PathBuf,
 }
@@ -118,6 +120,7 @@ struct Site {
     web: Arc<Web>,
     hub: Arc<Hub>,
     attempts: Arc<Attempts>,
+    ended: Arc<Ended>,
     stop: Stop,
 }
 
@@ -181,6 +184,7 @@ async fn serve_within(
         web: Arc::new(web),
         hub: Arc::new(Hub::new(limits.live)),
         attempts: Arc::default(),
+        ended: Arc::default(),
         stop: stop.clone(),
     };
     let pages = router(site.clone(), limits.heavy)

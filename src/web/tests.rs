@@ -130,6 +130,7 @@ async fn web(token: Option<&str>) -> (Web, Arc<Mutex<Vec<String>>>) {
         events: None,
         commits: None,
         viewers: Arc::default(),
+        instance: "test".to_owned(),
         runs: PathBuf::from("/nonexistent"),
     };
     (web, unready)

@@ -155,6 +155,7 @@ pub(super) async fn page(
                 title: &title,
                 live: Some(query.address("./live", query.page)),
                 now: site.clock.now(),
+                is_private: true,
                 content: content(&site, &query, &sources),
             };
             page.respond(200)
@@ -390,6 +391,7 @@ fn accounts(site: &Site) -> Markup {
                             th scope="row" { code { (account.identity) } }
                             td { (value(&token(&account.state))) }
                             td { @match account.expires_at {
+                                _ if account.state != "VALID" => "–",
                                 Some(at) if at > now => { "in " (humane::span(age_ms(now, at))) }
                                 Some(at) => (ago(at, now)),
                                 None => "never",

@@ -23,7 +23,7 @@ use crate::core::code::Code;
 use crate::core::facet::Facet;
 use crate::core::freshness::{Field, age_ms};
 use crate::core::source::SourceKey;
-use crate::core::verdict::explain;
+use crate::core::verdict::{AuthStatus, explain};
 use crate::store::HistoryEntry;
 use crate::view::cell::{Cell, Glyph, Tone, printable};
 use crate::view::detail::{Held, SourceInFull, TransportState};
@@ -87,6 +87,7 @@ pub(super) async fn page(State(site): State<Site>, id: Id, headers: HeaderMap) -
                 // Without the dot a browser reads the platform as a scheme.
                 live: Some(format!("./{key}/live")),
                 now: site.clock.now(),
+                is_private: true,
                 content: html! { @for (_, section) in sections(&site, &shown) { (section) } },
             };
             page.respond(200)
@@ -435,6 +436,7 @@ fn transports(source: &SourceInFull) -> Markup {
                             th scope="row" { code { (account.identity) } }
                             td { (value(&cells::auth_status(Some(account.status)))) @if let Some(reason) = &account.reason { p.dim { (foreign(reason)) } } }
                             td { @match account.expires_at {
+                                _ if account.status != AuthStatus::Valid => "–",
                                 Some(at) if at > now => { "in " (humane::span(age_ms(now, at))) }
                                 Some(at) => (ago(at, now)),
                                 None => "never",
