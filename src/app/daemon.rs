@@ -219,6 +219,13 @@ async fn start(
             configured: configured(&in_force),
             events: has(Role::Ingest).then(|| app.state_file_path()),
             commits: engine.as_ref().map(Engine::commits),
+            viewers: engine
+                .as_ref()
+                .map(|engine| Arc::clone(&engine.viewers))
+                .unwrap_or_default(),
+            instance: engine
+                .as_ref()
+                .map_or_else(String::new, |engine| engine.instance().to_owned()),
             runs: app.settings.state_dir.clone(),
         };
         tasks.spawn("web", |stop| web::serve(listener, pages, extra, stop));

@@ -36,7 +36,7 @@ const SENDING: Duration = Duration::from_secs(5);
 /// How often it checks whether everything is sent.
 const POLL: Duration = Duration::from_millis(20);
 /// Writers of the file. While one commits, others read and merge.
-const WRITERS: usize = 3;
+const WRITERS: usize = 2;
 
 /// Stores observations, a few hundred sources at a time.
 pub struct Recorder<'a> {

@@ -80,6 +80,10 @@ impl SourceStore for Guarded {
         Ok(all)
     }
 
+    fn bills_reads(&self) -> bool {
+        self.inner.bills_reads()
+    }
+
     async fn summaries(&self) -> Result<Vec<Stored<Arc<SourceSummary>>>, StoreError> {
         let summaries = self.inner.summaries().await?;
         let now = self.clock.now();

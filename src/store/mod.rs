@@ -58,6 +58,11 @@ pub trait SourceStore: Send + Sync {
         Ok(all.into_iter().map(Stored::to_summary).collect())
     }
 
+    /// Whether each document that is read costs money.
+    fn bills_reads(&self) -> bool {
+        false
+    }
+
     /// Writes documents, each based on a version (`None`: there was no document), and returns the results in the same order.
     /// Many writes may share a request, but a failed one never affects the others. At most one write per key in a call. A
     /// document and its history entries are written atomically, so that no transition is lost between the two.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tracing::{debug, info};
 
@@ -22,6 +23,7 @@ use super::overview::{View, ViewOf};
 use super::pollers::Pollers;
 use super::state_file::StateFile;
 use super::ticks::{self, Timetable};
+use super::viewers::Viewers;
 use super::writer::{CHECKPOINT, Committer, PendingCommits, Writer, WriterStats};
 use crate::blocking::blocking;
 use crate::clock::{Chance, Clock};
@@ -83,6 +85,8 @@ pub struct Parts {
 pub struct Engine {
     pub monitored: MonitoredSources,
     pub pollers: Arc<Pollers>,
+    /// Recent viewer counts.
+    pub viewers: Arc<Mutex<Viewers>>,
     observations: Option<ObservationSender>,
     inputs_sent: Arc<AtomicU64>,
     timetable: watch::Sender<Timetable>,
@@ -137,13 +141,8 @@ impl Engine {
             parts.jitter,
             parts.chance.clone(),
         );
-        let suspicious = Arc::clone(&pollers);
         let (observations, inputs) = ObservationSender::new();
-        observations.add_observer(Arc::new(move |observation| {
-            if is_unauthorized(observation) {
-                suspicious.check_tokens(observation.source.platform());
-            }
-        }));
+        let viewers = observed(&observations, &pollers);
         let fan_out = AccountFanOut::new(monitored.clone(), parts.platforms.clone());
         observations.set_extender(Arc::new(move |observation| fan_out.others(observation)));
         let wake = Arc::new(Notify::new());
@@ -189,6 +188,7 @@ impl Engine {
         Ok(Self {
             monitored,
             pollers,
+            viewers,
             inputs_sent: observations.sent(),
             observations: Some(observations),
             timetable,
@@ -433,6 +433,20 @@ async fn tidy(state_file: Arc<StateFile>, clock: Arc<dyn Clock>, stop: Stop) {
             return;
         }
     }
+}
+
+/// Makes observations have effects beside what is stored: a rejected token is checked at once, and viewers are kept for the pages.
+fn observed(observations: &ObservationSender, pollers: &Arc<Pollers>) -> Arc<Mutex<Viewers>> {
+    let suspicious = Arc::clone(pollers);
+    observations.add_observer(Arc::new(move |observation| {
+        if is_unauthorized(observation) {
+            suspicious.check_tokens(observation.source.platform());
+        }
+    }));
+    let viewers: Arc<Mutex<Viewers>> = Arc::default();
+    let recent = Arc::clone(&viewers);
+    observations.add_observer(Arc::new(move |observation| recent.lock().receive(observation)));
+    viewers
 }
 
 /// Whether an observation indicates that an authorization may be revoked although it was not checked.

@@ -35,5 +35,6 @@ pub mod state_file;
 mod tests;
 pub mod ticks;
 pub mod tracker;
+pub mod viewers;
 pub mod volume;
 pub mod writer;

@@ -53,7 +53,7 @@ impl Limits {
         let spare = descriptors.saturating_sub(RESERVE) / 2;
         Self {
             connections: (descriptors / 4).min(spare).clamp(4, 512),
-            head: Duration::from_secs(10),
+            head: Duration::from_secs(5),
             stalled: Duration::from_secs(20),
             unread: Duration::from_secs(120),
             undisturbed: Duration::from_secs(2),
@@ -64,7 +64,7 @@ impl Limits {
 /// Descriptors that a daemon of a few platforms uses for everything but the web server, with calls in progress on all of them.
 const RESERVE: usize = 112;
 /// Maximum size of the head of a request, in bytes. It includes cookies of other services on the same host.
-const HEAD: usize = 32 * 1024;
+const HEAD: usize = 16 * 1024;
 /// How long to wait before connections are accepted again when no descriptor is left.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long requests in progress may take after a stop.

@@ -51,7 +51,7 @@ pub(super) async fn guard(State(site): State<Site>, request: Request, next: Next
         let token = site.token.as_ref().filter(|_| !is_open(&path));
         let shown = token.filter(|token| {
             let token = token.expose_secret();
-            !shows(headers, token) && !login::is_logged_in(headers, token, site.clock.now())
+            !shows(headers, token) && !login::is_logged_in(headers, token, &site.ended, site.clock.now())
         });
         shown.map(|_| unauthorized(&request))
     };

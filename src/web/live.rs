@@ -23,10 +23,11 @@ use super::Site;
 use super::api;
 use super::pages::index;
 use super::problem::Problem;
-use super::viewers::Viewers;
 use crate::core::code::Code;
 use crate::core::source::SourceKey;
+use crate::core::summary::SourceSummary;
 use crate::secrets;
+use crate::store::{SourceStore, StoreError, Stored};
 use crate::view::source_row::SourceRow;
 use crate::view::sources::Sources;
 
@@ -34,8 +35,8 @@ use crate::view::sources::Sources;
 const COALESCE: Duration = Duration::from_millis(150);
 /// How often pages are updated at least: verdicts become stale without any commit.
 const TICK: Duration = Duration::from_secs(2);
-/// How often viewers are sampled while no page is open.
-const IDLE: Duration = Duration::from_secs(30);
+/// For how long a read of a store that bills reads serves every client.
+const SHARED: Duration = Duration::from_secs(5);
 /// The share of time that updates may take: after each, ten times its duration passes.
 const SHARE: u32 = 10;
 /// Time between two announcements to screen readers.
@@ -85,8 +86,32 @@ pub(super) struct Hub {
     /// Names this process in positions: those of another one mean nothing here.
     boot: String,
     number: AtomicU64,
-    pub(super) viewers: Mutex<Viewers>,
     wake: Notify,
+    pub(super) listing: Listing,
+}
+
+/// What a page of all sources reads.
+#[derive(Default)]
+pub(super) struct Listing(tokio::sync::Mutex<Option<(Instant, StoredSources)>>);
+
+type StoredSources = Vec<Stored<Arc<SourceSummary>>>;
+
+impl Listing {
+    /// Returns the stored sources. Where reads are billed, clients share one read for a few seconds.
+    pub(super) async fn read(&self, store: &dyn SourceStore) -> Result<StoredSources, StoreError> {
+        if !store.bills_reads() {
+            return store.summaries().await;
+        }
+        let mut kept = self.0.lock().await;
+        if let Some((at, stored)) = &*kept
+            && at.elapsed() < SHARED
+        {
+            return Ok(stored.clone());
+        }
+        let stored = store.summaries().await?;
+        *kept = Some((Instant::now(), stored.clone()));
+        Ok(stored)
+    }
 }
 
 /// A place among the clients that may follow. It is free again once this is dropped.
@@ -115,8 +140,8 @@ impl Hub {
             limits,
             boot: uuid::Uuid::new_v4().simple().to_string()[..8].to_owned(),
             number: AtomicU64::new(0),
-            viewers: Mutex::default(),
             wake: Notify::new(),
+            listing: Listing::default(),
         }
     }
 
@@ -209,16 +234,18 @@ pub(super) async fn run(site: Site) -> Infallible {
     let mut commits = site.commits.clone();
     let mut sent: Option<Sent> = None;
     loop {
-        let is_followed = || site.hub.flushes.receiver_count() > 0;
-        let wait = if is_followed() { TICK } else { IDLE };
-        tokio::select! {
-            () = site.hub.wake.notified() => {}
-            () = committed(&mut commits), if is_followed() => {}
-            () = tokio::time::sleep(wait) => {}
+        if site.hub.flushes.receiver_count() == 0 {
+            // Nothing is read or kept while no page is open: a remote store bills each read.
+            sent = None;
+            site.hub.wake.notified().await;
+        } else {
+            tokio::select! {
+                () = site.hub.wake.notified() => {}
+                () = committed(&mut commits) => {}
+                () = tokio::time::sleep(TICK) => {}
+            }
         }
-        if is_followed() {
-            tokio::time::sleep(COALESCE).await;
-        }
+        tokio::time::sleep(COALESCE).await;
         if let Some(commits) = &mut commits {
             commits.borrow_and_update();
         }
@@ -227,12 +254,8 @@ pub(super) async fn run(site: Site) -> Infallible {
         let Ok(sources) = api::known(&site, None).await else {
             continue;
         };
-        site.hub.viewers.lock().add(&sources.rows, site.clock.now());
-        sent = if is_followed() {
-            Some(update(&site, sources, sent))
-        } else {
-            None
-        };
+        site.viewers.lock().read(&sources.rows);
+        sent = Some(update(&site, sources, sent));
         tokio::time::sleep((began.elapsed() * SHARE).min(Duration::from_secs(5))).await;
     }
 }

@@ -14,7 +14,6 @@ mod pages;
 mod problem;
 #[cfg(test)]
 mod tests;
-mod viewers;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -37,7 +36,7 @@ use tokio::sync::watch;
 use tracing::info;
 
 use self::live::Hub;
-use self::pages::login::Attempts;
+use self::pages::login::{Attempts, Ended};
 use self::problem::Problem;
 use crate::clock::Clock;
 use crate::config::SourceSelector;
@@ -55,6 +54,7 @@ use crate::store::SourceStore;
 use crate::telemetry::names;
 use crate::view::envelope::UnusableItem;
 use crate::watch::overview::{Overview, View};
+use crate::watch::viewers::Viewers;
 
 /// Timeout of a request until its response begins, its body included. Pages are read from memory and the store.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -93,6 +93,10 @@ pub struct Web {
     pub events: Option<PathBuf>,
     /// Counts the commits of this process; `None` in a process that stores nothing.
     pub commits: Option<watch::Receiver<u64>>,
+    /// Recent viewer counts, to which this process adds what it observes.
+    pub viewers: Arc<Mutex<Viewers>>,
+    /// The name under which this process lists its events.
+    pub instance: String,
     /// The directory that records when daemons ran.
     pub runs: PathBuf,
 }
@@ -116,6 +120,7 @@ struct Site {
     web: Arc<Web>,
     hub: Arc<Hub>,
     attempts: Arc<Attempts>,
+    ended: Arc<Ended>,
     stop: Stop,
 }
 
@@ -179,6 +184,7 @@ async fn serve_within(
         web: Arc::new(web),
         hub: Arc::new(Hub::new(limits.live)),
         attempts: Arc::default(),
+        ended: Arc::default(),
         stop: stop.clone(),
     };
     let pages = router(site.clone(), limits.heavy)

@@ -129,6 +129,8 @@ async fn web(token: Option<&str>) -> (Web, Arc<Mutex<Vec<String>>>) {
         configured: Arc::new(Configured::default),
         events: None,
         commits: None,
+        viewers: Arc::default(),
+        instance: "test".to_owned(),
         runs: PathBuf::from("/nonexistent"),
     };
     (web, unready)

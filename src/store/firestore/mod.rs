@@ -214,6 +214,10 @@ impl SourceStore for FirestoreStore {
         self.target().to_string()
     }
 
+    fn bills_reads(&self) -> bool {
+        true
+    }
+
     async fn load(&self, key: &SourceKey) -> Result<Option<Versioned<SourceDocument>>, StoreError> {
         let document_id = key.to_string();
         let found = self

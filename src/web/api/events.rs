@@ -18,6 +18,7 @@ use crate::core::code::Code;
 use crate::watch::sent_events;
 use crate::web::connections::Peer;
 use crate::web::live::{LIFE, last_event_id, sse};
+use crate::web::pages::fingerprint;
 use crate::web::problem::Problem;
 
 /// How often the file is read where no commit of this process announces an event, and after one: events are listed when the bus
@@ -35,18 +36,24 @@ pub(super) async fn follow(
         return Err(Problem::new(503, Code::ApiNoEvents).detail(detail));
     };
     let place = site.hub.place(peer.map(|Extension(Peer(address))| address))?;
-    let events = after(file, last_event_id(&headers)).take_until(tokio::time::sleep(LIFE));
+    let list = fingerprint(&site.instance);
+    let events = after(file, list, last_event_id(&headers)).take_until(tokio::time::sleep(LIFE));
     let stop = site.stop.clone();
     let events = events.take_until(async move { stop.requested().await });
     Ok(sse(events.map(Ok::<_, Infallible>), place).into_response())
 }
 
-/// Reads the events after the position that the client has seen; without one, from now on.
-fn after(file: PathBuf, seen: Option<String>) -> impl Stream<Item = Event> + Send {
-    // An unknown form of position is one that is gone.
-    let position = seen.map(|seen| seen.parse::<i64>().unwrap_or(-1));
-    let start = (file, position, true);
-    stream::unfold(start, |(file, position, first)| async move {
+/// Reads the events after the position that the client has seen; without one, from now on. Positions begin with the name of the
+/// list, because another state directory has other events at the same numbers.
+fn after(file: PathBuf, list: String, seen: Option<String>) -> impl Stream<Item = Event> + Send {
+    let number = |seen: &str| {
+        let (of, number) = seen.split_once('-')?;
+        number.parse::<i64>().ok().filter(|_| of == list)
+    };
+    // A position of another list, or of an unknown form, is one that is gone.
+    let position = seen.map(|seen| number(&seen).unwrap_or(-1));
+    let start = (file, list, position, true);
+    stream::unfold(start, |(file, list, position, first)| async move {
         if !first {
             tokio::time::sleep(POLL).await;
         }
@@ -55,10 +62,13 @@ fn after(file: PathBuf, seen: Option<String>) -> impl Stream<Item = Event> + Sen
                 Ok(Some((position, messages))) => {
                     let messages = messages.into_iter().map(Ok::<_, Infallible>);
                     let lines = lines(stream::iter(messages), Wanted::default());
-                    let events = lines.filter_map(|line| async move {
-                        let line = line.ok()?;
-                        let event = Event::default().id(line.transport_id.clone()).event("event");
-                        event.json_data(&line).ok()
+                    let list = list.clone();
+                    let events = lines.filter_map(move |line| {
+                        let event = line.ok().and_then(|line| {
+                            let id = format!("{list}-{}", line.transport_id);
+                            Event::default().id(id).event("event").json_data(&line).ok()
+                        });
+                        std::future::ready(event)
                     });
                     (Some(position), events.boxed())
                 }
@@ -69,7 +79,7 @@ fn after(file: PathBuf, seen: Option<String>) -> impl Stream<Item = Event> + Sen
                 // The file is read again at the next turn.
                 Err(_) => (position, stream::empty().boxed()),
             };
-        Some((events, (file, position, false)))
+        Some((events, (file, list, position, false)))
     })
     .flatten()
 }

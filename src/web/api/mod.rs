@@ -99,7 +99,7 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "List what changed about a source, newest first",
         handler: || get(sources::history),
         query: HistoryQuery::json_schema,
-        answer: (schema::<Envelope<HistoryItem>>, JSON),
+        answer: (schema::<Page<HistoryItem>>, JSON),
         others: &[304, 400, 404, 409],
     },
     Route {
@@ -244,7 +244,7 @@ async fn all_actions(
 
 /// Judges every source that is stored or configured; `max_age` replaces the usual three intervals.
 pub(super) async fn known(site: &Site, max_age: MaxAge) -> Result<Sources, StoreError> {
-    let stored = site.store.summaries().await?;
+    let stored = site.hub.listing.read(site.store.as_ref()).await?;
     let configured = (site.configured)();
     let wanted = Wanted {
         key: |_: &SourceKey| true,

@@ -2,13 +2,14 @@
 
 use std::sync::LazyLock;
 
-use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse as _, Response};
+use axum::http::HeaderMap;
+use axum::response::Response;
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::{ROUTES, Route};
+use super::{ROUTES, Route, etag};
+use crate::web::pages::fingerprint;
 use crate::web::problem::{self, Problem};
 
 /// Descriptions of parts of paths.
@@ -30,8 +31,15 @@ const PARAMETERS: [(&str, &str, &str, &str); 2] = [
 static TEXT: LazyLock<String> =
     LazyLock::new(|| serde_json::to_string_pretty(&build()).expect("a document has text keys") + "\n");
 
-pub(super) async fn document() -> Response {
-    ([(CONTENT_TYPE, "application/json")], TEXT.as_str()).into_response()
+pub(super) async fn document(headers: HeaderMap) -> Response {
+    let tag = format!("\"{}\"", fingerprint(&TEXT));
+    etag::with_tag(
+        &headers,
+        &tag,
+        "private, no-cache",
+        "application/json",
+        TEXT.clone(),
+    )
 }
 
 /// Returns the document as it is served and shipped.

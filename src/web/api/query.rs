@@ -115,6 +115,9 @@ pub(in crate::web) struct HistoryQuery {
     /// Changes at most.
     #[schemars(range(min = 1, max = 1000))]
     limit: Option<u32>,
+    /// Changes to skip, as in `next` of the part before.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub(in crate::web) offset: Option<u32>,
 }
 
 impl HistoryQuery {
@@ -130,6 +133,29 @@ impl HistoryQuery {
 
     pub(in crate::web) fn limit(&self) -> Result<usize, Problem> {
         limit(self.limit)
+    }
+
+    /// Returns the query of the part that begins at `offset`.
+    pub(in crate::web) fn at(&self, offset: usize) -> String {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        let limit = self.limit.map(|limit| limit.to_string());
+        for (name, value) in [
+            ("since", self.since.clone()),
+            ("limit", limit),
+            ("offset", Some(offset.to_string())),
+        ] {
+            if let Some(value) = value {
+                query.append_pair(name, &value);
+            }
+        }
+        query.finish()
+    }
+}
+
+pub(in crate::web) fn offset(offset: Option<u32>) -> Result<usize, Problem> {
+    match offset.unwrap_or(0) {
+        within @ 0..=1_000_000 => Ok(within as usize),
+        _ => Err(invalid("offset must be at most 1000000".into())),
     }
 }
 
@@ -197,10 +223,7 @@ impl ListQuery {
                 },
             )
             .collect();
-        let offset = self.offset.unwrap_or(0);
-        if offset > 1_000_000 {
-            return Err(invalid("offset must be at most 1000000".into()));
-        }
+        let offset = offset(self.offset)?;
         Ok(Selected {
             platform: self.platform.map(Platform::name),
             live: self.live,
@@ -211,7 +234,7 @@ impl ListQuery {
             })?,
             sort: sort.map_err(|error| invalid(format!("sort is wrong: {error}")))?,
             limit: limit(self.limit)?,
-            offset: offset as usize,
+            offset,
             max_age: max_age(self.max_age.as_deref())?,
         })
     }

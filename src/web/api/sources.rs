@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 
-use super::query::{AgeQuery, Checked, HistoryQuery, ListQuery};
+use super::query::{AgeQuery, Checked, HistoryQuery, ListQuery, offset};
 use super::{Page, Site, etag, known};
 use crate::config::SourceArg;
 use crate::core::code::Code;
@@ -15,7 +15,6 @@ use crate::core::document::SourceDocument;
 use crate::core::freshness::MaxAge;
 use crate::core::source::SourceKey;
 use crate::core::summary::SourceSummary;
-use crate::failure::Failure;
 use crate::store::HistoryEntry;
 use crate::view::answer::AnswerItem;
 use crate::view::can::{self, Limits};
@@ -79,7 +78,8 @@ pub(super) async fn one(
         listening: None,
         history: HistoryEntry::without_repeats(history),
     };
-    let list = Envelope::of(SourceDetail::KIND, source.as_of, vec![source.detail()]);
+    let mut list = Envelope::of(SourceDetail::KIND, source.as_of, vec![source.detail()]);
+    list.total = Some(1);
     Ok(etag::tagged(&headers, &list))
 }
 
@@ -105,7 +105,10 @@ pub(super) async fn can(
     let found = found(&site, &id, max_age).await?;
     let question = can::question(found.document.key.platform(), &action).map_err(|failure| {
         Problem::new(404, Code::ApiUnknownAction)
-            .detail(said(&failure))
+            .detail(format!(
+                "{}; /api/v1/actions lists what can be asked",
+                failure.what
+            ))
             .about(&action)
     })?;
     let limits = Limits {
@@ -122,16 +125,24 @@ pub(super) async fn history(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let now = site.clock.now();
-    let (since, limit) = (query.since(now)?, query.limit()?);
+    let (since, limit, offset) = (query.since(now)?, query.limit()?, offset(query.offset)?);
     let key = found(&site, &path(id)?, None).await?.document.key;
-    let read = since.map_or(limit, |_| READ.max(limit));
+    let end = offset + limit;
+    // One more, by which another part is recognized.
+    let read = since.map_or(end + 1, |_| READ.max(end + 1));
     let entries = HistoryEntry::without_repeats(site.store.history(&key, read).await?);
     let of_period = entries
         .into_iter()
         .filter(|entry| since.is_none_or(|since| entry.transition.at >= since));
-    let entries: Vec<_> = of_period.take(limit).map(|entry| (key.clone(), entry)).collect();
+    let mut entries: Vec<_> = of_period
+        .skip(offset)
+        .take(limit + 1)
+        .map(|entry| (key.clone(), entry))
+        .collect();
+    let next = (entries.len() > limit).then(|| format!("/api/v1/sources/{key}/history?{}", query.at(end)));
+    entries.truncate(limit);
     let list = Envelope::of(HistoryItem::KIND, now, HistoryItem::of(&entries));
-    Ok(etag::tagged(&headers, &list))
+    Ok(etag::tagged(&headers, &Page { list, next }))
 }
 
 fn answered(site: &Site, headers: &HeaderMap, answer: AnswerItem) -> Response {
@@ -147,16 +158,6 @@ fn path(id: Id) -> Result<String, Problem> {
 
 fn not_text() -> Problem {
     Problem::new(400, Code::ApiInvalidSource).detail("the path is not UTF-8 once it is decoded")
-}
-
-/// Returns a failure of a command in one line.
-fn said(failure: &Failure) -> String {
-    let mut text = failure.what.clone();
-    for hint in &failure.hints {
-        text += "; ";
-        text += &hint.replace('\n', ", ");
-    }
-    text
 }
 
 /// Returns a source that is stored or configured, judged with this maximum age.

@@ -61,6 +61,7 @@ pub(super) async fn page(State(site): State<Site>) -> Response {
         title: "Debug – bitbrat",
         live: None,
         now: site.clock.now(),
+        is_private: true,
         content,
     };
     page.respond(200)

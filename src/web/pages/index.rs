@@ -24,12 +24,12 @@ use crate::view::cell::{Cell, Glyph, Tone};
 use crate::view::source_row::SourceRow;
 use crate::view::sources::Sources;
 use crate::view::{cells, humane, order};
+use crate::watch::viewers::Recent;
 use crate::web::api;
 use crate::web::connections::Peer;
 use crate::web::health;
 use crate::web::live::{Flush, LIFE, put, sse};
 use crate::web::problem::Problem;
-use crate::web::viewers::Recent;
 
 /// Rows on a page.
 const ROWS: usize = 100;
@@ -147,7 +147,7 @@ pub(super) async fn page(
     let query = Query::parse(query.as_deref());
     match api::known(&site, None).await {
         Ok(sources) => {
-            site.hub.viewers.lock().add(&sources.rows, site.clock.now());
+            site.viewers.lock().read(&sources.rows);
             let need = attention::of(&sources.rows, &sources.unusable, &[]).len();
             let title = title(need);
             let page = Page {
@@ -155,6 +155,7 @@ pub(super) async fn page(
                 title: &title,
                 live: Some(query.address("./live", query.page)),
                 now: site.clock.now(),
+                is_private: true,
                 content: content(&site, &query, &sources),
             };
             page.respond(200)
@@ -320,7 +321,7 @@ pub(in crate::web) fn element_id(key: &SourceKey) -> String {
 pub(in crate::web) fn row(site: &Site, row: &SourceRow, root: &str) -> Markup {
     let now = site.clock.now();
     let (summary, freshness) = (&row.summary, &row.freshness);
-    let viewers = site.hub.viewers.lock();
+    let viewers = site.viewers.lock();
     let confirmed = summary.status_at.min(summary.stream_at).or(summary.status_at);
     html! {
         tr #(element_id(&summary.key)) {
@@ -390,6 +391,7 @@ fn accounts(site: &Site) -> Markup {
                             th scope="row" { code { (account.identity) } }
                             td { (value(&token(&account.state))) }
                             td { @match account.expires_at {
+                                _ if account.state != "VALID" => "–",
                                 Some(at) if at > now => { "in " (humane::span(age_ms(now, at))) }
                                 Some(at) => (ago(at, now)),
                                 None => "never",

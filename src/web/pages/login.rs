@@ -49,6 +49,32 @@ impl Attempts {
     }
 }
 
+/// Logins that were ended before their time, by which copies of their cookies are refused. A restart forgets them: what must not be
+/// valid then needs another token.
+#[derive(Debug, Default)]
+pub(in crate::web) struct Ended(Mutex<BTreeMap<String, i64>>);
+
+impl Ended {
+    /// Maximum number; the login that would have been valid for the shortest time is forgotten first.
+    const KEPT: usize = 1000;
+
+    fn end(&self, shown: &str, until: i64, now: Timestamp) {
+        let mut ended = self.0.lock();
+        ended.retain(|_, until| *until > now.as_millis() / 1000);
+        if ended.len() >= Self::KEPT
+            && let Some(first) = ended.iter().min_by_key(|(_, until)| **until)
+        {
+            let first = first.0.clone();
+            ended.remove(&first);
+        }
+        ended.insert(shown.to_owned(), until);
+    }
+
+    fn contains(&self, shown: &str) -> bool {
+        self.0.lock().contains_key(shown)
+    }
+}
+
 /// Returns the cookie of a login that is valid until `until`: its end, and a proof that the token was known. It is valid for
 /// every process with the same token, and for none with another.
 fn cookie(token: &str, until: i64) -> String {
@@ -59,20 +85,22 @@ fn cookie(token: &str, until: i64) -> String {
 }
 
 /// Whether a request contains the cookie of a valid login.
-pub(in crate::web) fn is_logged_in(headers: &HeaderMap, token: &str, now: Timestamp) -> bool {
+pub(in crate::web) fn is_logged_in(headers: &HeaderMap, token: &str, ended: &Ended, now: Timestamp) -> bool {
+    logins(headers, token, now).any(|(shown, _)| !ended.contains(shown))
+}
+
+/// Returns the cookies of logins that a request contains, and until when each is valid.
+fn logins<'a>(headers: &'a HeaderMap, token: &str, now: Timestamp) -> impl Iterator<Item = (&'a str, i64)> {
     let sent = headers
         .get_all(COOKIE)
         .iter()
         .filter_map(|value| value.to_str().ok());
-    let mut cookies = sent.flat_map(|value| value.split(';')).map(str::trim);
-    cookies.any(|pair| {
-        let Some(shown) = pair.strip_prefix(NAME).and_then(|rest| rest.strip_prefix('=')) else {
-            return false;
-        };
-        let until = shown
-            .split_once('.')
-            .and_then(|(until, _)| until.parse::<i64>().ok());
-        until.is_some_and(|until| until > now.as_millis() / 1000 && is_same(shown, &cookie(token, until)))
+    let cookies = sent.flat_map(|value| value.split(';')).map(str::trim);
+    cookies.filter_map(move |pair| {
+        let shown = pair.strip_prefix(NAME)?.strip_prefix('=')?;
+        let until: i64 = shown.split_once('.')?.0.parse().ok()?;
+        let is_valid = until > now.as_millis() / 1000 && is_same(shown, &cookie(token, until));
+        is_valid.then_some((shown, until))
     })
 }
 
@@ -111,6 +139,7 @@ pub(in crate::web) fn form(status: u16, next: &str, wrong: Option<&str>) -> Resp
         title: "Log in – bitbrat",
         live: None,
         now: Timestamp::EPOCH,
+        is_private: false,
         content,
     };
     page.respond(status)
@@ -145,7 +174,13 @@ pub(super) async fn submit(State(site): State<Site>, peer: Option<Extension<Peer
     response
 }
 
-pub(super) async fn leave() -> Response {
+pub(super) async fn leave(State(site): State<Site>, headers: HeaderMap) -> Response {
+    if let Some(token) = &site.token {
+        let now = site.clock.now();
+        for (shown, until) in logins(&headers, token.expose_secret(), now) {
+            site.ended.end(shown, until, now);
+        }
+    }
     let mut response = redirect("login");
     set_cookie(
         &mut response,
@@ -199,7 +234,7 @@ mod tests {
             let mut headers = HeaderMap::new();
             let text = format!("a=b; bitbrat={cookie}; c=d");
             headers.insert(COOKIE, HeaderValue::from_str(&text).unwrap());
-            is_logged_in(&headers, token, now)
+            is_logged_in(&headers, token, &Ended::default(), now)
         };
         let own = cookie("s3cret", until);
         assert!(logged_in(&own, "s3cret", now));
@@ -212,6 +247,22 @@ mod tests {
         ));
         assert!(!logged_in("", "s3cret", now));
         assert!(!own.contains("s3cret"));
+    }
+
+    #[test]
+    fn copy_of_an_ended_login_is_refused() {
+        let now = Timestamp::from_millis(1_780_000_000_000);
+        let until = now.as_millis() / 1000 + 10;
+        let (ended, own) = (Ended::default(), cookie("s3cret", until));
+        let mut headers = HeaderMap::new();
+        headers.insert(COOKIE, HeaderValue::from_str(&format!("bitbrat={own}")).unwrap());
+        assert!(is_logged_in(&headers, "s3cret", &ended, now));
+        ended.end(&own, until, now);
+        assert!(!is_logged_in(&headers, "s3cret", &ended, now));
+        for later in 0..2000 {
+            ended.end(&later.to_string(), until + later, now);
+        }
+        assert!(ended.0.lock().len() <= Ended::KEPT);
     }
 
     #[test]

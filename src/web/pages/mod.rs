@@ -46,7 +46,15 @@ pub(super) fn wants_html(headers: &HeaderMap) -> bool {
         .iter()
         .filter_map(|value| value.to_str().ok());
     let mut types = accepted.flat_map(|value| value.split(','));
-    types.any(|accepted| accepted.trim().starts_with("text/html"))
+    types.any(|accepted| {
+        let mut parts = accepted.split(';').map(str::trim);
+        let is_html = parts
+            .next()
+            .is_some_and(|kind| kind.eq_ignore_ascii_case("text/html"));
+        // A weight of zero excludes a type (RFC 9110, 12.4.2).
+        let weight = parts.find_map(|part| part.strip_prefix("q=")?.parse::<f64>().ok());
+        is_html && weight.is_none_or(|weight| weight > 0.0)
+    })
 }
 
 /// What stands around the content of a page.
@@ -57,6 +65,8 @@ struct Page<'a> {
     /// Where the updates of the page come from, relative to the page.
     live: Option<String>,
     now: Timestamp,
+    /// Whether only those who may see everything see it; it then links to the other pages.
+    is_private: bool,
     content: Markup,
 }
 
@@ -75,6 +85,7 @@ impl Page<'_> {
             title,
             live,
             now,
+            is_private,
             content,
         } = self;
         html! {
@@ -94,9 +105,11 @@ impl Page<'_> {
                     a.skip href="#main" { "Skip to content" }
                     header.top {
                         a.brand href=(home(root)) { "bitbrat" }
-                        nav aria-label="Pages" {
-                            a href=(home(root)) { "Sources" }
-                            a href={ (root) "_debug" } { "Debug" }
+                        @if is_private {
+                            nav aria-label="Pages" {
+                                a href=(home(root)) { "Sources" }
+                                a href={ (root) "_debug" } { "Debug" }
+                            }
                         }
                         @if live.is_some() {
                             span #state .state { "as of " (clock(now)) }
@@ -152,6 +165,7 @@ pub(super) fn failed(site: &Site, headers: &HeaderMap, root: &str, problem: Prob
         title: "bitbrat",
         live: None,
         now: site.clock.now(),
+        is_private: true,
         content,
     };
     page.respond(status)
@@ -168,7 +182,7 @@ pub(super) fn not_found(site: &Site, headers: &HeaderMap) -> Response {
 }
 
 /// A short name for content, which changes with it.
-fn fingerprint(content: &str) -> String {
+pub(super) fn fingerprint(content: &str) -> String {
     let mut hasher = DefaultHasher::new();
     content.hash(&mut hasher);
     format!("{:016x}", hasher.finish())

@@ -87,6 +87,7 @@ pub(super) async fn page(State(site): State<Site>, headers: HeaderMap) -> Respon
         title: "Streams – bitbrat",
         live: None,
         now,
+        is_private: false,
         content,
     };
     page.respond(200)

@@ -23,7 +23,7 @@ use crate::core::code::Code;
 use crate::core::facet::Facet;
 use crate::core::freshness::{Field, age_ms};
 use crate::core::source::SourceKey;
-use crate::core::verdict::explain;
+use crate::core::verdict::{AuthStatus, explain};
 use crate::store::HistoryEntry;
 use crate::view::cell::{Cell, Glyph, Tone, printable};
 use crate::view::detail::{Held, SourceInFull, TransportState};
@@ -87,6 +87,7 @@ pub(super) async fn page(State(site): State<Site>, id: Id, headers: HeaderMap) -
                 // Without the dot a browser reads the platform as a scheme.
                 live: Some(format!("./{key}/live")),
                 now: site.clock.now(),
+                is_private: true,
                 content: html! { @for (_, section) in sections(&site, &shown) { (section) } },
             };
             page.respond(200)
@@ -212,7 +213,7 @@ fn bands(source: &SourceInFull, runs: &[Run], period: Period, name: &str) -> Mar
 
 fn day(site: &Site, source: &SourceInFull, runs: &[Run]) -> Markup {
     let period = Period::last(24, source.as_of);
-    let viewers = site.hub.viewers.lock();
+    let viewers = site.viewers.lock();
     let hour = |hours: i64| cells::moment(source.as_of.plus_secs(-hours * 3600))[11..16].to_owned();
     html! {
         section #day .timeline aria-labelledby="day-title" {
@@ -435,6 +436,7 @@ fn transports(source: &SourceInFull) -> Markup {
                             th scope="row" { code { (account.identity) } }
                             td { (value(&cells::auth_status(Some(account.status)))) @if let Some(reason) = &account.reason { p.dim { (foreign(reason)) } } }
                             td { @match account.expires_at {
+                                _ if account.status != AuthStatus::Valid => "–",
                                 Some(at) if at > now => { "in " (humane::span(age_ms(now, at))) }
                                 Some(at) => (ago(at, now)),
                                 None => "never",

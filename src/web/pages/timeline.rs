@@ -9,7 +9,7 @@ use crate::core::verdict::CLOSED_BY_US;
 use crate::store::HistoryEntry;
 use crate::view::{cells, humane};
 use crate::watch::runs::Run;
-use crate::web::viewers::Recent;
+use crate::watch::viewers::Recent;
 
 /// Units of the width of a band.
 const WIDTH: i64 = 1440;

@@ -247,12 +247,25 @@ async fn events_resume_where_the_client_stopped() {
     let (mut pages, unready) = web(None).await;
     pages.events = Some(file);
     let served = serve_pages((pages, unready), Limits::default()).await;
-    let resumed = events(&served, "Last-Event-ID: 2\r\n", "id: 3").await;
+    let list = crate::web::pages::fingerprint("test");
+    let resumed = events(
+        &served,
+        &format!("Last-Event-ID: {list}-2\r\n"),
+        &format!("id: {list}-3"),
+    )
+    .await;
     assert!(
-        resumed.contains("event: event") && !resumed.contains("id: 2\n"),
+        resumed.contains("event: event") && !resumed.contains(&format!("id: {list}-2\n")),
         "{resumed}"
     );
-    for gone in ["1", "99", "x"] {
+    // The last one is of another state directory.
+    for gone in [
+        format!("{list}-1"),
+        format!("{list}-99"),
+        "x".to_owned(),
+        "2".to_owned(),
+        "0123-2".to_owned(),
+    ] {
         let text = events(&served, &format!("Last-Event-ID: {gone}\r\n"), "event: reset").await;
         assert!(!text.contains("id: "), "{text}");
     }

@@ -1,13 +1,15 @@
-//! Recent viewer counts of sources, for sparklines: thirty points each, since the start of this process.
+//! Recent viewer counts of sources, for sparklines: thirty points each, since the start of this process. A daemon adds each
+//! count that it observes; a process that observes nothing has those that it has read for a page.
 
 use std::collections::BTreeMap;
 
+use crate::core::observation::{Fact, Observation};
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 use crate::view::source_row::SourceRow;
 
 /// Points per source. When they are used up, two become one, so that they always cover the whole time.
-pub(super) const POINTS: usize = 30;
+pub const POINTS: usize = 30;
 /// Time of a point at first (ms).
 const FIRST_STEP_MS: i64 = 30_000;
 /// Time of a point at most (ms): thirty of them are a day.
@@ -17,7 +19,7 @@ const NONE: u16 = u16::MAX;
 
 /// The counts of one source, in at most 60 bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Recent {
+pub struct Recent {
     since: Timestamp,
     step_ms: i64,
     points: Vec<u16>,
@@ -55,7 +57,7 @@ impl Recent {
     }
 
     /// Returns the time of each point and its count, oldest first; `None` where there was no count.
-    pub(super) fn points(&self) -> impl ExactSizeIterator<Item = (Timestamp, Option<u64>)> {
+    pub fn points(&self) -> impl ExactSizeIterator<Item = (Timestamp, Option<u64>)> {
         let at = |index: usize| {
             let steps = i64::try_from(index).unwrap_or(0);
             self.since.plus_millis(steps * self.step_ms)
@@ -66,7 +68,7 @@ impl Recent {
             .map(move |(index, point)| (at(index), long(*point)))
     }
 
-    pub(super) fn since(&self) -> Timestamp {
+    pub fn since(&self) -> Timestamp {
         self.since
     }
 }
@@ -91,28 +93,22 @@ fn long(point: u16) -> Option<u64> {
 
 /// The counts of the sources that were live since the start.
 #[derive(Debug, Default)]
-pub(super) struct Viewers(BTreeMap<SourceKey, Recent>);
+pub struct Viewers(BTreeMap<SourceKey, Recent>);
 
 impl Viewers {
-    /// Adds the current counts, and forgets sources that are gone.
-    pub(super) fn add(&mut self, rows: &[SourceRow], now: Timestamp) {
+    /// Adds the count that an observation reports, if it reports one.
+    pub fn receive(&mut self, seen: &Observation) {
+        if let Fact::Viewers { count, .. } = *seen.fact {
+            self.add(&seen.source, seen.at, count);
+        }
+    }
+
+    /// Adds the counts that are stored, and forgets sources that are gone.
+    pub fn read(&mut self, rows: &[SourceRow]) {
         for row in rows.iter().filter(|row| row.is_live()) {
-            let age = row
-                .freshness
-                .viewers_age_ms
-                .and_then(|age| i64::try_from(age).ok());
-            let (Some(count), Some(age)) = (row.summary.viewer_count, age) else {
-                continue;
-            };
-            // A count that was not renewed makes no further point.
-            let at = now.plus_millis(-age);
-            match self.0.get_mut(&row.summary.key) {
-                Some(recent) => recent.add(at, count),
-                None => {
-                    let mut recent = Recent::new(at);
-                    recent.add(at, count);
-                    self.0.insert(row.summary.key.clone(), recent);
-                }
+            let summary = &row.summary;
+            if let (Some(count), Some(at)) = (summary.viewer_count, summary.viewers_at) {
+                self.add(&summary.key, at, count);
             }
         }
         // The rows are sorted by key.
@@ -120,7 +116,19 @@ impl Viewers {
             .retain(|key, _| rows.binary_search_by(|row| row.summary.key.cmp(key)).is_ok());
     }
 
-    pub(super) fn of(&self, key: &SourceKey) -> Option<&Recent> {
+    /// Adds a count at the time when it was taken: one that was not renewed makes no further point.
+    fn add(&mut self, key: &SourceKey, at: Timestamp, count: u64) {
+        match self.0.get_mut(key) {
+            Some(recent) => recent.add(at, count),
+            None => {
+                let mut recent = Recent::new(at);
+                recent.add(at, count);
+                self.0.insert(key.clone(), recent);
+            }
+        }
+    }
+
+    pub fn of(&self, key: &SourceKey) -> Option<&Recent> {
         self.0.get(key)
     }
 }
@@ -172,7 +180,7 @@ mod tests {
         let mut viewers = Viewers::default();
         for seconds in [0, 60, 120] {
             let row = SourceRow::new(SourceSummary::of(&document), &Intervals::default(), at(seconds));
-            viewers.add(&[row], at(seconds));
+            viewers.read(&[row]);
         }
         assert_eq!(viewers.of(&key).unwrap().points().len(), 1);
     }
