@@ -19,12 +19,12 @@ use crate::persist::write_policy::WritePolicy;
 use crate::persist::{Persister, overview};
 use crate::store::SourceStore;
 use crate::telemetry::{Bars, names};
-use crate::view::envelope::{UnusableItem, UnusableKind};
+use crate::view::reading::ConfiguredNow;
 use crate::watch::account_checks::TokenWatch;
 use crate::watch::engine::{Engine, Parts, Route};
 use crate::watch::monitored::MonitoredSources;
 use crate::watch::runs;
-use crate::web::{self, Configured, Stored, Web};
+use crate::web::{self, Stored, Web};
 
 mod expiry_watch;
 mod first_checks;
@@ -418,27 +418,9 @@ fn stats_of(persister: &Arc<Persister>) -> StoreStats {
 }
 
 /// Returns a function that returns the configured sources, and how often each thing about them is checked.
-fn configured(app: &Current) -> Arc<dyn Fn() -> Configured + Send + Sync> {
+fn configured(app: &Current) -> ConfiguredNow {
     let app = Arc::clone(app);
-    Arc::new(move || {
-        let app = current(&app);
-        let sources = app.sources.all();
-        let unresolved = sources.unresolved.into_iter().map(|unresolved| UnusableItem {
-            what: UnusableKind::Name,
-            id: unresolved.name,
-            reason: unresolved.reason,
-        });
-        Configured {
-            unresolved: unresolved.collect(),
-            origins: sources
-                .known
-                .into_iter()
-                .map(|source| (source.key, source.origin))
-                .collect(),
-            intervals: app.intervals(),
-            public: app.settings.web.public.clone(),
-        }
-    })
+    Arc::new(move || current(&app).configured())
 }
 
 /// Returns a function that reports the statistics of the stored documents next to the prediction.

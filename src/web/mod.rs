@@ -40,11 +40,8 @@ use self::live::Hub;
 use self::pages::login::Attempts;
 use self::problem::Problem;
 use crate::clock::Clock;
-use crate::config::SourceSelector;
 use crate::core::code::Code;
-use crate::core::freshness::Intervals;
 use crate::core::observation::Identity;
-use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 use crate::descriptors;
 use crate::failure::{ExitCode, Failure};
@@ -53,7 +50,7 @@ use crate::persist::{self, Stats};
 use crate::secrets;
 use crate::store::SourceStore;
 use crate::telemetry::names;
-use crate::view::envelope::UnusableItem;
+use crate::view::reading::{ConfiguredNow, Reading};
 use crate::watch::overview::{Overview, View};
 
 /// Timeout of a request until its response begins, its body included. Pages are read from memory and the store.
@@ -88,26 +85,13 @@ pub struct Web {
     /// Token that callers must send.
     pub token: Option<SecretString>,
     /// Returns the part of the configuration in force that concerns sources.
-    pub configured: Arc<dyn Fn() -> Configured + Send + Sync>,
+    pub configured: ConfiguredNow,
     /// The file that lists published events; `None` in a process that publishes none.
     pub events: Option<PathBuf>,
     /// Counts the commits of this process; `None` in a process that stores nothing.
     pub commits: Option<watch::Receiver<u64>>,
     /// The directory that records when daemons ran.
     pub runs: PathBuf,
-}
-
-/// The part of the configuration that concerns sources.
-#[derive(Debug, Clone, Default)]
-pub struct Configured {
-    /// The configured sources, and where each is configured.
-    pub origins: BTreeMap<SourceKey, String>,
-    /// Configured names without an id.
-    pub unresolved: Vec<UnusableItem>,
-    /// How often each thing about a source is checked.
-    pub intervals: Intervals,
-    /// The sources that are shown to everybody.
-    pub public: Vec<SourceSelector>,
 }
 
 /// What every handler may use.
@@ -128,6 +112,14 @@ impl std::ops::Deref for Site {
 }
 
 impl Web {
+    fn reading(&self) -> Reading {
+        Reading {
+            store: Arc::clone(&self.store),
+            configured: Arc::clone(&self.configured),
+            clock: Arc::clone(&self.clock),
+        }
+    }
+
     fn overview(&self) -> Option<Overview> {
         self.view.as_ref().map(|view| view())
     }
