@@ -28,6 +28,7 @@ use crate::web::{self, Stored, Web};
 
 mod expiry_watch;
 mod first_checks;
+mod registration;
 mod reload;
 mod remote_documents;
 mod store_watch;
@@ -220,8 +221,10 @@ async fn start(
             events: has(Role::Ingest).then(|| app.state_file_path()),
             commits: engine.as_ref().map(Engine::commits),
             runs: app.settings.state_dir.clone(),
+            agents: app.agent_options(),
         };
         tasks.spawn("web", |stop| web::serve(listener, pages, extra, stop));
+        registration::start(app, bus.as_ref(), web, tasks);
     }
     keep_state_files(app, tasks, has(Role::Ingest) && !plan.once);
     // Before the first probe: a token that is changed from then on may have been read already.

@@ -9,6 +9,7 @@ mod guard;
 mod health;
 mod heavy;
 mod live;
+mod mcp;
 mod metrics;
 mod pages;
 mod problem;
@@ -46,6 +47,7 @@ use crate::core::time::Timestamp;
 use crate::descriptors;
 use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::Stop;
+use crate::mcp::{Options, Tools};
 use crate::persist::{self, Stats};
 use crate::secrets;
 use crate::store::SourceStore;
@@ -92,6 +94,8 @@ pub struct Web {
     pub commits: Option<watch::Receiver<u64>>,
     /// The directory that records when daemons ran.
     pub runs: PathBuf,
+    /// How the tools for agents are offered.
+    pub agents: Options,
 }
 
 /// What every handler may use.
@@ -100,6 +104,7 @@ struct Site {
     web: Arc<Web>,
     hub: Arc<Hub>,
     attempts: Arc<Attempts>,
+    agents: mcp::Agents,
     stop: Stop,
 }
 
@@ -167,7 +172,9 @@ async fn serve_within(
 ) -> std::io::Result<()> {
     let address = listener.local_addr()?;
     info!(name: names::SERVING, %address, "Serving pages at http://{address}/");
+    let tools = Tools::new(web.reading(), web.agents.clone());
     let site = Site {
+        agents: mcp::Agents::new(tools),
         web: Arc::new(web),
         hub: Arc::new(Hub::new(limits.live)),
         attempts: Arc::default(),
@@ -199,6 +206,7 @@ fn router(site: Site, heavy: heavy::Limits) -> Router {
         .route("/_debug/{platform}", get(debug::platform))
         .route("/_debug/{platform}/{listener}", get(debug::listener))
         .merge(api::router())
+        .merge(mcp::router(&site))
         .merge(pages::router())
         .fallback(async |State(site): State<Site>, headers: HeaderMap| pages::not_found(&site, &headers))
         .method_not_allowed_fallback(async || Problem::new(405, Code::ApiMethodNotAllowed))

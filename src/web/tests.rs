@@ -1,6 +1,7 @@
 //! Tests of pages over real sockets, with a store in memory.
 
 mod api;
+mod mcp;
 mod pages;
 
 use parking_lot::Mutex;
@@ -131,6 +132,7 @@ async fn web(token: Option<&str>) -> (Web, Arc<Mutex<Vec<String>>>) {
         events: None,
         commits: None,
         runs: PathBuf::from("/nonexistent"),
+        agents: crate::mcp::tests::options(),
     };
     (web, unready)
 }
