@@ -71,26 +71,16 @@ if [ -z "$address" ]; then
     exit 1
 fi
 
-# What the commands answer, without times. Their exit code is a part of the answer.
-read -r -a sources <<<"$(sed -nE 's/^BITBRAT_SOURCES="?([^"]*)"?$/\1/p' .env)"
-ask() {
-    ("$bitbrat" "${@:3}" -o json 2>/dev/null || true) |
-        python3 -c '
+# Every source, and the commands that have the expected answers.
+sed -nE 's/^BITBRAT_SOURCES="?([^"]*)"?$/\1/p' .env | python3 -c '
 import json, sys
-answer = json.load(sys.stdin)
-del answer["asOf"]
-for item in answer["items"]:
-    item.pop("ageMs", None)
-print(json.dumps({"tool": sys.argv[1], "arguments": json.loads(sys.argv[2]), "expected": answer}))' "$1" "$2"
-}
-{
-    for one in "${sources[@]}"; do
-        ask bitbrat_is_live "{\"source\": \"$one\"}" is-live "$one"
-        for action in send-chat ban; do
-            ask bitbrat_can "{\"source\": \"$one\", \"action\": \"$action\"}" can "$one" "$action"
-        done
-    done
-} | python3 -c 'import json, sys; print(json.dumps([json.loads(line) for line in sys.stdin]))' >questions.json
+questions = []
+for source in sys.stdin.read().split():
+    questions.append({"tool": "bitbrat_is_live", "arguments": {"source": source}, "command": ["is-live", source]})
+    for action in ["send-chat", "ban"]:
+        arguments = {"source": source, "action": action}
+        questions.append({"tool": "bitbrat_can", "arguments": arguments, "command": ["can", source, action]})
+print(json.dumps(questions))' >questions.json
 
 failed=0
 for client in "${clients[@]}"; do

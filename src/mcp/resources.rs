@@ -52,7 +52,10 @@ pub(super) async fn read(tools: &Tools, uri: &str) -> Result<ReadResourceRespons
         let read = sources(tools, &ListArgs::default()).await;
         json(read.map(|listed| listed.list))?
     } else {
-        let id = uri.strip_prefix(ONE).unwrap_or_default();
+        let Some(id) = uri.strip_prefix(ONE) else {
+            let detail = format!("the resources are {ALL} and {ONE}ID");
+            return Err(Failed::of(Code::ApiUnknownSource, detail));
+        };
         let id = percent_decode_str(id).decode_utf8_lossy();
         let read = source(tools, &id, &SourceArgs::default()).await;
         json(read.map(|listed| listed.list))?
