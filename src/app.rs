@@ -27,6 +27,7 @@ pub mod invites;
 mod listeners;
 pub mod name_cache;
 mod platforms;
+mod reading;
 mod record;
 mod sources;
 mod stores;

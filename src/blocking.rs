@@ -2,6 +2,8 @@
 
 use std::future::pending;
 
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
 /// Runs `work` on a thread that may block. A panic of it is a panic here.
@@ -15,6 +17,28 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_cancelled) => pending().await,
         },
+    }
+}
+
+/// Runs `work` on a thread that may block, so that its computations delay no other task. It is dropped with this future. A panic
+/// of it is a panic here.
+pub async fn apart<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    let runtime = Handle::current();
+    let (wanted, unwanted) = oneshot::channel::<()>();
+    let run = move || {
+        runtime.block_on(async move {
+            tokio::select! {
+                biased;
+                _ = unwanted => None,
+                done = work => Some(done),
+            }
+        })
+    };
+    let done = blocking(run).await;
+    drop(wanted);
+    match done {
+        Some(done) => done,
+        None => pending().await,
     }
 }
 

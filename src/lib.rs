@@ -20,6 +20,7 @@ pub mod fault;
 pub mod files;
 pub mod http;
 pub mod lifecycle;
+pub mod mcp;
 pub mod os;
 pub mod persist;
 pub mod platforms;

@@ -19,15 +19,16 @@ use crate::persist::write_policy::WritePolicy;
 use crate::persist::{Persister, overview};
 use crate::store::SourceStore;
 use crate::telemetry::{Bars, names};
-use crate::view::envelope::{UnusableItem, UnusableKind};
+use crate::view::reading::ConfiguredNow;
 use crate::watch::account_checks::TokenWatch;
 use crate::watch::engine::{Engine, Parts, Route};
 use crate::watch::monitored::MonitoredSources;
 use crate::watch::runs;
-use crate::web::{self, Configured, Stored, Web};
+use crate::web::{self, Stored, Web};
 
 mod expiry_watch;
 mod first_checks;
+mod registration;
 mod reload;
 mod remote_documents;
 mod store_watch;
@@ -227,8 +228,10 @@ async fn start(
                 .as_ref()
                 .map_or_else(String::new, |engine| engine.instance().to_owned()),
             runs: app.settings.state_dir.clone(),
+            agents: app.agent_options(),
         };
         tasks.spawn("web", |stop| web::serve(listener, pages, extra, stop));
+        registration::start(app, bus.as_ref(), web, tasks);
     }
     keep_state_files(app, tasks, has(Role::Ingest) && !plan.once);
     // Before the first probe: a token that is changed from then on may have been read already.
@@ -425,27 +428,9 @@ fn stats_of(persister: &Arc<Persister>) -> StoreStats {
 }
 
 /// Returns a function that returns the configured sources, and how often each thing about them is checked.
-fn configured(app: &Current) -> Arc<dyn Fn() -> Configured + Send + Sync> {
+fn configured(app: &Current) -> ConfiguredNow {
     let app = Arc::clone(app);
-    Arc::new(move || {
-        let app = current(&app);
-        let sources = app.sources.all();
-        let unresolved = sources.unresolved.into_iter().map(|unresolved| UnusableItem {
-            what: UnusableKind::Name,
-            id: unresolved.name,
-            reason: unresolved.reason,
-        });
-        Configured {
-            unresolved: unresolved.collect(),
-            origins: sources
-                .known
-                .into_iter()
-                .map(|source| (source.key, source.origin))
-                .collect(),
-            intervals: app.intervals(),
-            public: app.settings.web.public.clone(),
-        }
-    })
+    Arc::new(move || current(&app).configured())
 }
 
 /// Returns a function that reports the statistics of the stored documents next to the prediction.

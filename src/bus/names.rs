@@ -12,6 +12,8 @@ pub const DEAD_LETTERS: &str = "internal.deadletter.v1";
 pub const ROUTER_DEAD_LETTERS: &str = "internal.router.dlq.v1";
 /// Topic of mutations for the state engine.
 pub const STATE_MUTATIONS: &str = "internal.state.mutation.v1";
+/// Topic of registrations with BitBrat's tool gateway.
+pub const MCP_REGISTRATION: &str = "internal.mcp.registration.v1";
 
 /// Converts names to and from those of a deployment with a prefix (`local.`, `staging.`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

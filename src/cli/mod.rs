@@ -28,7 +28,7 @@ use crate::app::{App, clock_error};
 use crate::cli::args::{Cli, Command};
 use crate::cli::commands::events::EventsCommand;
 use crate::cli::commands::{
-    auth, completion, doctor, errors, events, init, preflight, probe, schema, sim, sources, store, watch,
+    auth, completion, doctor, errors, events, init, mcp, preflight, probe, schema, sim, sources, store, watch,
 };
 use crate::cli::context::{Context, Setup};
 use crate::cli::output::log_lines::LogLines;
@@ -233,6 +233,7 @@ async fn dispatch(mut setup: Setup, command: &Command) -> Result<ExitCode, Failu
         Command::Preflight(args) => Box::pin(preflight::run(&cx, args)).await,
         Command::Store(command) => store::run(&cx, command).await,
         Command::Events(command) => Box::pin(events::run(&setup, cx, command)).await,
+        Command::Mcp(_) => Box::pin(mcp::run(&setup, cx)).await,
         _ => unreachable!("these were run above, or are spelled out"),
     }
 }
@@ -250,7 +251,7 @@ fn motion(setup: &Setup, command: &Command) -> Motion {
 fn listens(command: &Command) -> bool {
     matches!(
         command,
-        Command::Watch(_) | Command::Events(events::EventsCommand::Tail(_))
+        Command::Watch(_) | Command::Mcp(_) | Command::Events(events::EventsCommand::Tail(_))
     )
 }
 

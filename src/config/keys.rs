@@ -4,7 +4,7 @@
 
 use super::key::Key;
 use super::problem::closest;
-use super::{auth, bus, google, log, schedule, sources, state, store, tokens, watch, web};
+use super::{auth, bus, google, log, mcp, schedule, sources, state, store, tokens, watch, web};
 use crate::core::platform::for_each_platform;
 use crate::platforms;
 use crate::secrets;
@@ -39,6 +39,7 @@ macro_rules! areas {
             Area::new("Schedules of `watch`: an interval such as 90s or 5m, or cron with seconds in UTC, or off", &[schedule::KEYS]),
             Area::new("The daemon", &[watch::KEYS]),
             Area::new("The web server of `watch`", &[web::KEYS]),
+            Area::new("The interface for agents (MCP)", &[mcp::KEYS]),
             Area::new("Token store and logins", &[tokens::KEYS, auth::KEYS]),
             $(Area::new(stringify!($name), &[platforms::$module::settings::KEYS]),)*
             Area::new(

@@ -13,6 +13,7 @@ mod key;
 mod keys;
 mod layers;
 mod log;
+mod mcp;
 mod problem;
 mod reader;
 mod schedule;
@@ -44,6 +45,7 @@ pub use google::GoogleSettings;
 pub use key::Key;
 pub use keys::{all as keys, find as key, is_near_secret, shown_path};
 pub use log::{LogFormat, LogSettings};
+pub use mcp::{McpSettings, RegistrationSettings};
 pub(crate) use problem::closest;
 pub use problem::{Origin, Problem, Problems};
 pub(crate) use reader::{Reader, clip};
@@ -81,6 +83,8 @@ pub struct Settings {
     pub schedule: ScheduleSettings,
     pub watch: WatchSettings,
     pub web: WebSettings,
+    /// The interface for agents.
+    pub mcp: McpSettings,
     pub tokens: TokenSettings,
     pub auth: AuthSettings,
     pub platforms: PlatformSettings,
@@ -295,12 +299,19 @@ fn demo_values(values: &[(String, String)]) -> Vec<(String, String, Origin)> {
 fn read(reader: &mut Reader<'_>, base: &Base, now: Timestamp) -> Settings {
     let state_dir = state::read(reader, base);
     let google = google::read(reader);
+    // In the order in which problems are reported.
+    let store = store::read(reader, &state_dir, &google);
+    let bus = bus::read(reader, &google);
+    let schedule = schedule::read(reader, now);
+    let watch = watch::read(reader);
+    let web = web::read(reader);
     Settings {
-        store: store::read(reader, &state_dir, &google),
-        bus: bus::read(reader, &google),
-        schedule: schedule::read(reader, now),
-        watch: watch::read(reader),
-        web: web::read(reader),
+        store,
+        schedule,
+        watch,
+        mcp: mcp::read(reader, &bus, &web),
+        bus,
+        web,
         tokens: tokens::read(reader, &state_dir, &google),
         auth: auth::read(reader),
         platforms: PlatformSettings::read(reader),

@@ -504,6 +504,12 @@ registry! {
         ApiInvalidMaxAge "api.invalid_max_age":
             "`max_age` is not a duration.",
             "Write for example `max_age=5m`.";
+        ApiInvalidMessage "api.invalid_message":
+            "The body is not a JSON-RPC message of the Model Context Protocol.",
+            "Use a client of that protocol; `docs/agents.md` names some.";
+        ApiInternal "api.internal":
+            "The request failed inside bitbrat.",
+            "Report it as a bug of bitbrat, with the log.";
         ApiStoreUnavailable "api.store_unavailable":
             "The store cannot be read.",
             "Run `bitbrat doctor`.";

@@ -10,12 +10,11 @@ use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::pages;
 use super::problem::Problem;
-use crate::blocking::blocking;
+use crate::blocking::apart;
 use crate::core::code::Code;
 
 #[derive(Debug, Clone, Copy)]
@@ -127,22 +126,12 @@ pub(super) async fn limited(State(pages): State<HeavyPages>, request: Request, n
     let Some(permit) = pages.admit().await else {
         return busy();
     };
-    let runtime = Handle::current();
     // Dropped with this future, when the client is gone or the request takes too long.
-    let (wanted, unwanted) = oneshot::channel::<()>();
-    let rendered = blocking(move || {
+    let response = apart(async move {
         let _permit = permit;
-        runtime.block_on(async move {
-            tokio::select! {
-                biased;
-                _ = unwanted => None,
-                response = next.run(request) => Some(response),
-            }
-        })
+        next.run(request).await
     })
     .await;
-    drop(wanted);
-    let Some(response) = rendered else { return busy() };
     let (head, body) = response.into_parts();
     let held = match to_bytes(body, usize::MAX).await {
         Ok(body) => pages.hold(body),

@@ -9,6 +9,7 @@ mod guard;
 mod health;
 mod heavy;
 mod live;
+mod mcp;
 mod metrics;
 mod pages;
 mod problem;
@@ -39,20 +40,18 @@ use self::live::Hub;
 use self::pages::login::{Attempts, Ended};
 use self::problem::Problem;
 use crate::clock::Clock;
-use crate::config::SourceSelector;
 use crate::core::code::Code;
-use crate::core::freshness::Intervals;
 use crate::core::observation::Identity;
-use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 use crate::descriptors;
 use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::Stop;
+use crate::mcp::{Options, Tools};
 use crate::persist::{self, Stats};
 use crate::secrets;
 use crate::store::SourceStore;
 use crate::telemetry::names;
-use crate::view::envelope::UnusableItem;
+use crate::view::reading::{ConfiguredNow, Reading};
 use crate::watch::overview::{Overview, View};
 use crate::watch::viewers::Viewers;
 
@@ -88,7 +87,7 @@ pub struct Web {
     /// Token that callers must send.
     pub token: Option<SecretString>,
     /// Returns the part of the configuration in force that concerns sources.
-    pub configured: Arc<dyn Fn() -> Configured + Send + Sync>,
+    pub configured: ConfiguredNow,
     /// The file that lists published events; `None` in a process that publishes none.
     pub events: Option<PathBuf>,
     /// Counts the commits of this process; `None` in a process that stores nothing.
@@ -99,19 +98,8 @@ pub struct Web {
     pub instance: String,
     /// The directory that records when daemons ran.
     pub runs: PathBuf,
-}
-
-/// The part of the configuration that concerns sources.
-#[derive(Debug, Clone, Default)]
-pub struct Configured {
-    /// The configured sources, and where each is configured.
-    pub origins: BTreeMap<SourceKey, String>,
-    /// Configured names without an id.
-    pub unresolved: Vec<UnusableItem>,
-    /// How often each thing about a source is checked.
-    pub intervals: Intervals,
-    /// The sources that are shown to everybody.
-    pub public: Vec<SourceSelector>,
+    /// How the tools for agents are offered.
+    pub agents: Options,
 }
 
 /// What every handler may use.
@@ -121,6 +109,7 @@ struct Site {
     hub: Arc<Hub>,
     attempts: Arc<Attempts>,
     ended: Arc<Ended>,
+    agents: mcp::Agents,
     stop: Stop,
 }
 
@@ -133,6 +122,14 @@ impl std::ops::Deref for Site {
 }
 
 impl Web {
+    fn reading(&self) -> Reading {
+        Reading {
+            store: Arc::clone(&self.store),
+            configured: Arc::clone(&self.configured),
+            clock: Arc::clone(&self.clock),
+        }
+    }
+
     fn overview(&self) -> Option<Overview> {
         self.view.as_ref().map(|view| view())
     }
@@ -180,7 +177,9 @@ async fn serve_within(
 ) -> std::io::Result<()> {
     let address = listener.local_addr()?;
     info!(name: names::SERVING, %address, "Serving pages at http://{address}/");
+    let tools = Tools::new(web.reading(), web.agents.clone());
     let site = Site {
+        agents: mcp::Agents::new(tools),
         web: Arc::new(web),
         hub: Arc::new(Hub::new(limits.live)),
         attempts: Arc::default(),
@@ -213,6 +212,7 @@ fn router(site: Site, heavy: heavy::Limits) -> Router {
         .route("/_debug/{platform}", get(debug::platform))
         .route("/_debug/{platform}/{listener}", get(debug::listener))
         .merge(api::router())
+        .merge(mcp::router(&site))
         .merge(pages::router())
         .fallback(async |State(site): State<Site>, headers: HeaderMap| pages::not_found(&site, &headers))
         .method_not_allowed_fallback(async || Problem::new(405, Code::ApiMethodNotAllowed))

@@ -1,6 +1,7 @@
 //! Tests of pages over real sockets, with a store in memory.
 
 mod api;
+mod mcp;
 mod pages;
 
 use parking_lot::Mutex;
@@ -15,7 +16,8 @@ use crate::core::source::SourceKey;
 use crate::store::Write;
 use crate::store::memory::MemoryStore;
 use crate::store::retention::Retention;
-use crate::view::envelope::UnusableKind;
+use crate::view::envelope::{UnusableItem, UnusableKind};
+use crate::view::reading::Configured;
 use crate::watch::account_reports::AccountState;
 use crate::watch::listener_context::ListenerReport;
 use crate::watch::state_file::Depth;
@@ -132,6 +134,7 @@ async fn web(token: Option<&str>) -> (Web, Arc<Mutex<Vec<String>>>) {
         viewers: Arc::default(),
         instance: "test".to_owned(),
         runs: PathBuf::from("/nonexistent"),
+        agents: crate::mcp::tests::options(),
     };
     (web, unready)
 }

@@ -71,6 +71,7 @@ fn every_command_has_help_with_examples() {
         vec!["auth", "logout"],
         vec!["doctor"],
         vec!["preflight"],
+        vec!["mcp"],
         vec!["sim"],
         vec!["sim", "trigger"],
         vec!["store", "migrate"],

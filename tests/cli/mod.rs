@@ -12,6 +12,7 @@ mod formats;
 mod init;
 mod invite;
 pub mod login;
+mod mcp;
 mod names;
 mod one_shots;
 mod operator;

@@ -7,6 +7,7 @@ pub mod doctor;
 pub mod errors;
 pub mod events;
 pub mod init;
+pub mod mcp;
 pub mod preflight;
 pub mod probe;
 pub mod schema;

@@ -22,7 +22,7 @@ use super::problem::Problem;
 use crate::bus::event_lines::Line;
 use crate::core::code::Code;
 use crate::core::freshness::MaxAge;
-use crate::core::source::{PlatformName, SourceKey};
+use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
 use crate::store::StoreError;
 use crate::tokens::remedy;
@@ -33,7 +33,7 @@ use crate::view::detail::SourceDetail;
 use crate::view::envelope::Envelope;
 use crate::view::history::HistoryItem;
 use crate::view::item::SourceItem;
-use crate::view::sources::{self as listed, Sources, Wanted};
+use crate::view::sources::Sources;
 use crate::watch::account_reports::AccountState;
 pub(super) use etag::with_tag;
 use query::{ActionsQuery, AgeQuery, Checked, HistoryQuery, ListQuery, NoQuery};
@@ -245,14 +245,5 @@ async fn all_actions(
 /// Judges every source that is stored or configured; `max_age` replaces the usual three intervals.
 pub(super) async fn known(site: &Site, max_age: MaxAge) -> Result<Sources, StoreError> {
     let stored = site.hub.listing.read(site.store.as_ref()).await?;
-    let configured = (site.configured)();
-    let wanted = Wanted {
-        key: |_: &SourceKey| true,
-        id: |_: &str| true,
-    };
-    let origins = configured.origins.iter().collect();
-    let intervals = configured.intervals.within(max_age);
-    let mut sources = listed::judge(stored, origins, &wanted, &intervals, site.clock.now());
-    sources.unusable.extend(configured.unresolved);
-    Ok(sources)
+    Ok(site.reading().judge(stored, max_age))
 }

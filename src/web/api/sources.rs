@@ -1,7 +1,5 @@
 //! Sources: lists, one in full, and answers about one.
 
-use std::sync::Arc;
-
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
@@ -9,12 +7,8 @@ use axum::response::Response;
 
 use super::query::{AgeQuery, Checked, HistoryQuery, ListQuery, offset};
 use super::{Page, Site, etag, known};
-use crate::config::SourceArg;
 use crate::core::code::Code;
-use crate::core::document::SourceDocument;
 use crate::core::freshness::MaxAge;
-use crate::core::source::SourceKey;
-use crate::core::summary::SourceSummary;
 use crate::store::HistoryEntry;
 use crate::view::answer::AnswerItem;
 use crate::view::can::{self, Limits};
@@ -23,13 +17,12 @@ use crate::view::envelope::Envelope;
 use crate::view::found::Found;
 use crate::view::history::HistoryItem;
 use crate::view::item::SourceItem;
+use crate::view::reading::NotFound;
 use crate::view::{is_live as live, order};
 use crate::web::problem::Problem;
 
 /// Transitions shown with one source.
 const HISTORY: usize = 20;
-/// Transitions read from the store for a history that is filtered by time.
-const READ: usize = 2000;
 
 type Id = Result<Path<String>, PathRejection>;
 
@@ -129,16 +122,7 @@ pub(super) async fn history(
     let key = found(&site, &path(id)?, None).await?.document.key;
     let end = offset + limit;
     // One more, by which another part is recognized.
-    let read = since.map_or(end + 1, |_| READ.max(end + 1));
-    let entries = HistoryEntry::without_repeats(site.store.history(&key, read).await?);
-    let of_period = entries
-        .into_iter()
-        .filter(|entry| since.is_none_or(|since| entry.transition.at >= since));
-    let mut entries: Vec<_> = of_period
-        .skip(offset)
-        .take(limit + 1)
-        .map(|entry| (key.clone(), entry))
-        .collect();
+    let mut entries = site.reading().history(&key, since, offset, limit + 1).await?;
     let next = (entries.len() > limit).then(|| format!("/api/v1/sources/{key}/history?{}", query.at(end)));
     entries.truncate(limit);
     let list = Envelope::of(HistoryItem::KIND, now, HistoryItem::of(&entries));
@@ -162,54 +146,18 @@ fn not_text() -> Problem {
 
 /// Returns a source that is stored or configured, judged with this maximum age.
 pub(in crate::web) async fn found(site: &Site, id: &str, max_age: MaxAge) -> Result<Found, Problem> {
-    let key = match id.parse::<SourceArg>() {
-        Ok(SourceArg::Key(key)) => key,
-        Ok(wanted) => named(site, &wanted).await?,
-        Err(message) => {
-            return Err(Problem::new(400, Code::ApiInvalidSource)
-                .detail(message)
-                .about(id));
-        }
-    };
-    let configured = (site.configured)();
-    let (intervals, now) = (configured.intervals.within(max_age), site.clock.now());
-    let origin = configured.origins.get(&key).cloned();
-    let stored = site.store.load(&key).await?;
-    if stored.is_none() && origin.is_none() {
-        return Err(unknown(&key));
-    }
-    let is_stored = stored.is_some();
-    let document = stored.map_or_else(|| SourceDocument::new(key), |stored| stored.value);
-    let mut found = Found::new(document, &intervals, now);
-    found.row.stored = is_stored;
-    found.row.configured = origin;
-    Ok(found)
-}
-
-/// Returns the stored source of that name. No request is sent to the platforms: a page must not cost requests.
-async fn named(site: &Site, wanted: &SourceArg) -> Result<SourceKey, Problem> {
-    let summaries = site.store.summaries().await?;
-    let summaries = summaries.into_iter().filter_map(|stored| stored.document.ok());
-    let fits = |summary: &Arc<SourceSummary>| match wanted {
-        SourceArg::Key(key) => summary.key == *key,
-        SourceArg::Name { platform, name } => {
-            platform.is_none_or(|platform| summary.key.platform() == platform)
-                && summary.names().contains(name)
-        }
-    };
-    let found = summaries.filter(fits).map(|summary| summary.key.clone());
-    match found.collect::<Vec<_>>().as_slice() {
-        [one] => Ok(one.clone()),
-        [] => Err(unknown(wanted)),
-        several => Err(Problem::new(409, Code::ApiAmbiguousSource)
+    let found = site.reading().found(id, max_age).await;
+    found.map_err(|error| match error {
+        NotFound::Invalid(message) => Problem::new(400, Code::ApiInvalidSource)
+            .detail(message)
+            .about(id),
+        NotFound::Unknown(wanted) => Problem::new(404, Code::ApiUnknownSource)
+            .detail("no stored source has this id or name; /api/v1/sources lists those that are stored")
+            .about(&wanted),
+        NotFound::Ambiguous { wanted, sources } => Problem::new(409, Code::ApiAmbiguousSource)
             .detail("several sources have this name; ask for one of them as platform:id")
-            .about(&wanted.to_string())
-            .sources(several.to_vec())),
-    }
-}
-
-fn unknown(wanted: &impl ToString) -> Problem {
-    Problem::new(404, Code::ApiUnknownSource)
-        .detail("no stored source has this id or name; /api/v1/sources lists those that are stored")
-        .about(&wanted.to_string())
+            .about(&wanted)
+            .sources(sources),
+        NotFound::Store(error) => error.into(),
+    })
 }

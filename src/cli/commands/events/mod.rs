@@ -1,12 +1,19 @@
 //! `events`: follow, publish and describe bus events.
 
+use std::sync::Arc;
+
 use clap::{Args, Subcommand};
 
+use crate::app::App;
+use crate::app::daemon::{self, Plan, Role};
 use crate::bus::{BusError, EventBus};
 use crate::cli::context::{Context, Setup};
 use crate::cli::output::write_out;
+use crate::config;
 use crate::core::event::wire;
 use crate::failure::{ExitCode, Failure};
+use crate::lifecycle::Lifecycle;
+use crate::telemetry::Bars;
 
 mod publish;
 mod tail;
@@ -59,4 +66,17 @@ fn failed(what: &str, bus: &dyn EventBus, error: &BusError) -> Failure {
     Failure::new(ExitCode::Failed, format!("cannot {what} {}", bus.location()))
         .because(error)
         .hint(hint)
+}
+
+/// Runs the demo's daemon concurrently, without pages.
+pub async fn demo_daemon(setup: &Setup, app: &Arc<App>, logs: &Bars) -> Result<ExitCode, Failure> {
+    let (inputs, clock) = (setup.inputs.clone(), Arc::clone(&setup.clock));
+    let plan = Plan {
+        roles: [Role::Ingest, Role::Persist].into(),
+        once: false,
+        judge: Box::new(|_, _| ExitCode::Healthy),
+        reload: Box::new(move || config::load(&inputs, clock.now())),
+        logs: logs.clone(),
+    };
+    daemon::run(Arc::clone(app), plan, Lifecycle::new()).await
 }

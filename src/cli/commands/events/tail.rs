@@ -8,9 +8,7 @@ use clap_complete::ArgValueCompleter;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 
-use super::failed;
-use crate::app::App;
-use crate::app::daemon::{self, Plan, Role};
+use super::{demo_daemon, failed};
 use crate::bus::event_lines::{Line, Wanted, lines};
 use crate::bus::{EventBus, Filter, Message, Messages, names};
 use crate::cli::complete;
@@ -19,11 +17,9 @@ use crate::cli::output::view::Tone;
 use crate::cli::output::{Format, Listed as _, Listing, Note, Output, machine, offer};
 use crate::cli::reports::events;
 use crate::cli::source_arg::{self, SourceSelector};
-use crate::config::{self, BusTarget, parse_duration};
+use crate::config::{BusTarget, parse_duration};
 use crate::core::time::Timestamp;
 use crate::failure::{ExitCode, Failure};
-use crate::lifecycle::Lifecycle;
-use crate::telemetry::Bars;
 use crate::view::since::Since;
 use crate::watch::sent_events;
 
@@ -132,7 +128,7 @@ pub async fn run(setup: &Setup, cx: Context, args: &TailArgs) -> Result<ExitCode
     // The demo's world is in this process, and so is what changes it.
     let world = async {
         match (&bus, &app.demo) {
-            (None, Some(_)) => watch(setup, &app, &logs).await.map(|_| ()),
+            (None, Some(_)) => demo_daemon(setup, &app, &logs).await.map(|_| ()),
             _ => std::future::pending().await,
         }
     };
@@ -243,19 +239,6 @@ fn local(
         })
     });
     Ok(messages.boxed())
-}
-
-/// Runs the demo's daemon concurrently, without pages.
-async fn watch(setup: &Setup, app: &Arc<App>, logs: &Bars) -> Result<ExitCode, Failure> {
-    let (inputs, clock) = (setup.inputs.clone(), Arc::clone(&setup.clock));
-    let plan = Plan {
-        roles: [Role::Ingest, Role::Persist].into(),
-        once: false,
-        judge: Box::new(|_, _| ExitCode::Healthy),
-        reload: Box::new(move || config::load(&inputs, clock.now())),
-        logs: logs.clone(),
-    };
-    daemon::run(Arc::clone(app), plan, Lifecycle::new()).await
 }
 
 /// Prints lines as they come, or all of them in one document at the end.
