@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::cli::commands::sources::{SourcesCommand, can, describe, history, is_live, status, wait};
 use crate::cli::commands::{
-    auth, completion, config, doctor, errors, events, init, preflight, probe, schema, sim, sources, store,
-    watch,
+    auth, completion, config, doctor, errors, events, init, preflight, probe, schema, sim, sources,
+    store, top, watch,
 };
 use crate::cli::global::Global;
 use crate::cli::help;
@@ -45,6 +45,7 @@ pub enum Command {
     #[command(subcommand)]
     Sources(sources::SourcesCommand),
     Probe(probe::ProbeArgs),
+    Top(top::TopArgs),
     Watch(watch::WatchArgs),
     Init(init::InitArgs),
     /// Manage accounts of the bot and broadcasters

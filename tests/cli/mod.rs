@@ -21,3 +21,4 @@ mod schemas;
 mod sim;
 mod special_files;
 mod terminal;
+mod top;

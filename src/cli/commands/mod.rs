@@ -13,4 +13,5 @@ pub mod schema;
 pub mod sim;
 pub mod sources;
 pub mod store;
+pub mod top;
 pub mod watch;

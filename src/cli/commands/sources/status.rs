@@ -23,7 +23,7 @@ use crate::config::parse_duration;
 use crate::core::stream::StreamStatus;
 use crate::failure::{ExitCode, Failure};
 use crate::platforms::Problem;
-use crate::store::Stored;
+use crate::store::{StoreError, Stored};
 use crate::view::source_row::SourceRow;
 
 /// Show the status of sources, and its age
@@ -256,10 +256,7 @@ async fn watch(cx: &Context, args: &StatusArgs, interval: Duration) -> Result<Ex
             change = updates.next() => match change.expect("the stream of a store's changes does not end") {
                 Ok(all) => (stored, trouble) = (all.into_iter().map(Stored::to_summary).collect(), None),
                 Err(error) if first => return Err(error.into()),
-                Err(error) => {
-                    let text = format!("{error}; what is shown is older");
-                    trouble = Some(Problem::of_platform(text));
-                }
+                Err(error) => trouble = Some(shown_is_older(&error)),
             },
             () = resized.recv(), if in_place => {}
             () = tokio::time::sleep(interval), if !first => {}
@@ -305,6 +302,11 @@ async fn watch(cx: &Context, args: &StatusArgs, interval: Duration) -> Result<Ex
             return Ok(ExitCode::Healthy);
         }
     }
+}
+
+/// Returns the problem of a store whose changes do not arrive.
+pub fn shown_is_older(error: &StoreError) -> Problem {
+    Problem::of_platform(format!("{error}; what is shown is older"))
 }
 
 /// Returns what fits on the screen: the summary and the titles always, then the sources, and as many hints as fit.
