@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::cli::commands::sources::{SourcesCommand, can, describe, history, is_live, status, wait};
 use crate::cli::commands::{
-    auth, completion, config, doctor, errors, events, init, preflight, probe, schema, sim, sources,
+    auth, completion, config, diff, doctor, errors, events, init, preflight, probe, schema, sim, sources,
     store, top, watch,
 };
 use crate::cli::global::Global;
@@ -41,6 +41,7 @@ pub enum Command {
     Can(can::CanArgs),
     Wait(wait::WaitArgs),
     History(history::HistoryArgs),
+    Diff(diff::DiffArgs),
     /// Show, wait for and configure sources
     #[command(subcommand)]
     Sources(sources::SourcesCommand),

@@ -22,7 +22,7 @@ pub const GROUPS: [(&str, &[&str]); 4] = [
     (
         "Everyday",
         &[
-            "status", "top", "describe", "is-live", "can", "wait", "history", "sources", "probe",
+            "status", "top", "describe", "is-live", "can", "wait", "history", "diff", "sources", "probe",
         ],
     ),
     (

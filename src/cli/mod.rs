@@ -29,7 +29,7 @@ use crate::app::{App, clock_error};
 use crate::cli::args::{Cli, Command};
 use crate::cli::commands::events::EventsCommand;
 use crate::cli::commands::{
-    auth, completion, doctor, errors, events, init, preflight, probe, schema, sim, sources, store,
+    auth, completion, diff, doctor, errors, events, init, preflight, probe, schema, sim, sources, store,
     top, watch,
 };
 use crate::cli::context::{Context, Setup};
@@ -233,6 +233,7 @@ async fn dispatch(mut setup: Setup, command: &Command) -> Result<ExitCode, Failu
     match command {
         Command::Sources(command) => sources::run(&setup, &cx, command).await,
         Command::Probe(args) => probe::run(&cx, args).await,
+        Command::Diff(args) => diff::run(&cx, args).await,
         Command::Top(args) => Box::pin(top::run(&cx, args)).await,
         Command::Watch(args) => Box::pin(watch::run(&setup, cx, args)).await,
         Command::Auth(command) => auth::run(&cx, command).await,

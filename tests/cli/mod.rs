@@ -15,6 +15,7 @@ pub mod login;
 mod names;
 mod one_shots;
 mod operator;
+mod past;
 mod preflight;
 mod refresh_crashes;
 mod schemas;

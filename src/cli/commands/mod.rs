@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod completion;
 pub mod config;
+pub mod diff;
 pub mod doctor;
 pub mod errors;
 pub mod events;
