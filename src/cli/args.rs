@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use crate::cli::commands::sources::{SourcesCommand, can, describe, history, is_live, status, wait};
 use crate::cli::commands::{
     auth, completion, config, diff, doctor, errors, events, init, preflight, probe, schema, sim, sources,
-    store, top, watch,
+    store, support, top, watch,
 };
 use crate::cli::global::Global;
 use crate::cli::help;
@@ -61,6 +61,9 @@ pub enum Command {
     /// Manage the document store
     #[command(subcommand)]
     Store(store::StoreCommand),
+    /// Collect what others need to understand a problem
+    #[command(subcommand)]
+    Support(support::SupportCommand),
     /// Show, check and create the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),

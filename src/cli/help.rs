@@ -27,7 +27,7 @@ pub const GROUPS: [(&str, &[&str]); 4] = [
     ),
     (
         "Set up",
-        &["init", "config", "auth", "doctor", "preflight"],
+        &["init", "config", "auth", "doctor", "preflight", "support"],
     ),
     ("Run", &["watch", "events", "store"]),
     ("Develop", &["sim", "schema", "completion", "man", "help"]),

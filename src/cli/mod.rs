@@ -30,7 +30,7 @@ use crate::cli::args::{Cli, Command};
 use crate::cli::commands::events::EventsCommand;
 use crate::cli::commands::{
     auth, completion, diff, doctor, errors, events, init, preflight, probe, schema, sim, sources, store,
-    top, watch,
+    support, top, watch,
 };
 use crate::cli::context::{Context, Setup};
 use crate::cli::output::log_lines::LogLines;
@@ -220,14 +220,20 @@ async fn dispatch(mut setup: Setup, command: &Command) -> Result<ExitCode, Failu
         return Box::pin(init::run(&mut setup, demo, args)).await;
     }
     let configuration = setup.configuration();
-    if let Command::Doctor(args) = command {
+    if let Command::Doctor(_) | Command::Support(_) = command {
         let valid = configuration.problems.is_empty();
         let cx = if valid {
             Some(prepare(&setup, configuration.clone(), demo).await?)
         } else {
             None
         };
-        return Box::pin(doctor::run(&setup, &configuration, cx.as_ref(), args)).await;
+        return match command {
+            Command::Doctor(args) => Box::pin(doctor::run(&setup, &configuration, cx.as_ref(), args)).await,
+            Command::Support(command) => {
+                Box::pin(support::run(&setup, &configuration, cx.as_ref(), command)).await
+            }
+            _ => unreachable!("it is one of the two"),
+        };
     }
     let cx = prepare(&setup, configuration, demo).await?;
     match command {

@@ -14,5 +14,6 @@ pub mod schema;
 pub mod sim;
 pub mod sources;
 pub mod store;
+pub mod support;
 pub mod top;
 pub mod watch;
