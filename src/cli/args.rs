@@ -61,7 +61,7 @@ pub enum Command {
     /// Manage the document store
     #[command(subcommand)]
     Store(store::StoreCommand),
-    /// Collect what others need to understand a problem
+    /// Collect what explains a problem in one file
     #[command(subcommand)]
     Support(support::SupportCommand),
     /// Show, check and create the configuration

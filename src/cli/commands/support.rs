@@ -28,7 +28,7 @@ const LINES: usize = 5_000;
 /// Size of a log file that is read (bytes).
 const LOG_LIMIT: u64 = 256 * 1024 * 1024;
 
-/// Collect what others need to understand a problem
+/// Collect what explains a problem in one file
 #[derive(Debug, Subcommand)]
 #[command(after_help = "\
 Examples:
