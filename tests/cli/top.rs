@@ -124,7 +124,7 @@ fn top_without_a_terminal_points_to_status_watch() {
     let home = Home::new();
     home.run(&["--demo", "top"])
         .exits(2)
-        .names_account("bitbrat status --watch");
+        .names_account("bitbrat --demo status --watch");
     let mut terminal = Pty::start(&home, "bitbrat --demo top | cat; echo \"code ${PIPESTATUS[0]}\"");
     terminal.shows("status --watch");
     terminal.shows("code 2");
