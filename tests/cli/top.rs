@@ -104,8 +104,8 @@ fn suspended_top_gives_the_terminal_back_and_draws_again() {
 fn keys_of_top_check_describe_and_filter() {
     let home = Home::new();
     let mut terminal = start(&home, &format!("{TOP}; {AFTER}"));
-    terminal.types("/pixel\r");
-    draws(&mut terminal, "filter: pixel");
+    terminal.types("/777001\r");
+    draws(&mut terminal, "filter: 777001");
     terminal.types("p");
     draws(&mut terminal, "checked twitch:777001");
     terminal.types("\r");
