@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::cli::commands::sources::{SourcesCommand, can, describe, history, is_live, status, wait};
 use crate::cli::commands::{
-    auth, completion, config, doctor, errors, events, init, mcp, preflight, probe, schema, sim, sources,
-    store, watch,
+    auth, completion, config, diff, doctor, errors, events, init, mcp, preflight, probe, schema, sim,
+    sources, store, support, top, watch,
 };
 use crate::cli::global::Global;
 use crate::cli::help;
@@ -41,10 +41,12 @@ pub enum Command {
     Can(can::CanArgs),
     Wait(wait::WaitArgs),
     History(history::HistoryArgs),
+    Diff(diff::DiffArgs),
     /// Show, wait for and configure sources
     #[command(subcommand)]
     Sources(sources::SourcesCommand),
     Probe(probe::ProbeArgs),
+    Top(top::TopArgs),
     Watch(watch::WatchArgs),
     Init(init::InitArgs),
     /// Manage accounts of the bot and broadcasters
@@ -60,6 +62,9 @@ pub enum Command {
     /// Manage the document store
     #[command(subcommand)]
     Store(store::StoreCommand),
+    /// Collect what explains a problem in one file
+    #[command(subcommand)]
+    Support(support::SupportCommand),
     /// Show, check and create the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),

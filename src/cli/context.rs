@@ -28,6 +28,8 @@ pub struct Setup {
     pub still: bool,
     /// Whether the command logs its progress while it runs.
     pub lives: bool,
+    /// Whether the command draws on the whole screen.
+    pub draws: bool,
 }
 
 /// Data that a command runs with once the configuration is valid.
@@ -80,6 +82,7 @@ impl Setup {
             demo: global.demo,
             still: global.still,
             lives: false,
+            draws: false,
         })
     }
 

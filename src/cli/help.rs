@@ -22,10 +22,13 @@ pub const GROUPS: [(&str, &[&str]); 4] = [
     (
         "Everyday",
         &[
-            "status", "describe", "is-live", "can", "wait", "history", "sources", "probe",
+            "status", "top", "describe", "is-live", "can", "wait", "history", "diff", "sources", "probe",
         ],
     ),
-    ("Set up", &["init", "config", "auth", "doctor", "preflight"]),
+    (
+        "Set up",
+        &["init", "config", "auth", "doctor", "preflight", "support"],
+    ),
     ("Run", &["watch", "mcp", "events", "store"]),
     ("Develop", &["sim", "schema", "completion", "man", "help"]),
 ];

@@ -12,6 +12,7 @@ pub mod output;
 pub mod progress;
 pub mod reports;
 pub mod run_probe;
+pub mod screen;
 pub mod selection;
 pub mod source_arg;
 
@@ -28,7 +29,8 @@ use crate::app::{App, clock_error};
 use crate::cli::args::{Cli, Command};
 use crate::cli::commands::events::EventsCommand;
 use crate::cli::commands::{
-    auth, completion, doctor, errors, events, init, mcp, preflight, probe, schema, sim, sources, store, watch,
+    auth, completion, diff, doctor, errors, events, init, mcp, preflight, probe, schema, sim, sources, store,
+    support, top, watch,
 };
 use crate::cli::context::{Context, Setup};
 use crate::cli::output::log_lines::LogLines;
@@ -199,6 +201,9 @@ async fn dispatch(mut setup: Setup, command: &Command) -> Result<ExitCode, Failu
     if let Command::Sim(args) = command {
         return sim::run(&setup, args).await;
     }
+    if matches!(command, Command::Top(_)) {
+        top::prepare(&mut setup)?;
+    }
     if setup.still && !setup.demo {
         let what = "--still is about the demo world, which this command does not use";
         return Err(Failure::new(ExitCode::Usage, what).hint("add --demo, or leave --still out"));
@@ -215,19 +220,27 @@ async fn dispatch(mut setup: Setup, command: &Command) -> Result<ExitCode, Failu
         return Box::pin(init::run(&mut setup, demo, args)).await;
     }
     let configuration = setup.configuration();
-    if let Command::Doctor(args) = command {
+    if let Command::Doctor(_) | Command::Support(_) = command {
         let valid = configuration.problems.is_empty();
         let cx = if valid {
             Some(prepare(&setup, configuration.clone(), demo).await?)
         } else {
             None
         };
-        return Box::pin(doctor::run(&setup, &configuration, cx.as_ref(), args)).await;
+        return match command {
+            Command::Doctor(args) => Box::pin(doctor::run(&setup, &configuration, cx.as_ref(), args)).await,
+            Command::Support(command) => {
+                Box::pin(support::run(&setup, &configuration, cx.as_ref(), command)).await
+            }
+            _ => unreachable!("it is one of the two"),
+        };
     }
     let cx = prepare(&setup, configuration, demo).await?;
     match command {
         Command::Sources(command) => sources::run(&setup, &cx, command).await,
         Command::Probe(args) => probe::run(&cx, args).await,
+        Command::Diff(args) => diff::run(&cx, args).await,
+        Command::Top(args) => Box::pin(top::run(&cx, args)).await,
         Command::Watch(args) => Box::pin(watch::run(&setup, cx, args)).await,
         Command::Auth(command) => auth::run(&cx, command).await,
         Command::Preflight(args) => Box::pin(preflight::run(&cx, args)).await,
@@ -290,7 +303,12 @@ async fn prepare(
         human: Box::new(lines),
     };
     let verbosity = setup.verbosity - quieter;
-    let logs = telemetry::start(&settings.log, verbosity, Arc::clone(&setup.clock), appearance);
+    // A log line would be in the middle of a screen that is drawn.
+    let logs = if setup.draws && std::io::IsTerminal::is_terminal(&std::io::stderr()) {
+        telemetry::Bars::default()
+    } else {
+        telemetry::start(&settings.log, verbosity, Arc::clone(&setup.clock), appearance)
+    };
     // A demo shows the progress of a probe however short it is.
     let patience = if demo.is_some() { Duration::ZERO } else { BAR_DELAY };
     let visible = setup.progress && std::io::IsTerminal::is_terminal(&std::io::stderr());

@@ -130,7 +130,51 @@ struct RestOfRecord {
     permissions: Option<Vec<String>>,
 }
 
+/// The verdicts of a source at a time in the past, each with the time of its last proof; `None` where nothing was known.
+#[derive(Debug, Default)]
+pub struct PastVerdicts {
+    /// Connection status.
+    pub status: Option<(Status, Timestamp)>,
+    /// Live status.
+    pub stream: Option<(StreamStatus, Timestamp)>,
+    /// When the stream began.
+    pub started_at: Option<Timestamp>,
+    /// Authorization.
+    pub auth: Option<(AuthStatus, Timestamp)>,
+    /// The permissions that the bot had.
+    pub permissions: Option<(Vec<String>, Timestamp)>,
+}
+
 impl SourceSummary {
+    /// Creates the summary of a source of which only `verdicts` are known.
+    pub fn of_past(key: SourceKey, name: Option<&str>, verdicts: PastVerdicts) -> Self {
+        let nothing = Self::of(&SourceDocument::new(key));
+        let (permissions, permissions_at) = verdicts.permissions.unzip();
+        let mut rest: RestOfRecord = serde_json::from_str(&nothing.rest).unwrap_or_default();
+        let roles = permissions.as_deref().map(Roles::of);
+        rest.permissions = permissions;
+        let stream = verdicts.stream.map(|(stream, _)| stream);
+        Self {
+            display_name: name.map(Into::into),
+            status: verdicts.status.map_or(nothing.status, |(status, _)| status),
+            proven: verdicts.status.is_some(),
+            status_at: verdicts.status.map(|(_, at)| at),
+            stream_status: stream.unwrap_or(StreamStatus::Unknown),
+            stream_at: verdicts.stream.map(|(_, at)| at),
+            started_at: verdicts
+                .started_at
+                .filter(|_| stream == Some(StreamStatus::Online)),
+            auth_status: verdicts.auth.map(|(auth, _)| auth),
+            auth_at: verdicts.auth.map(|(_, at)| at),
+            roles: roles.unwrap_or_default(),
+            permissions_at,
+            rest: serde_json::to_string(&rest)
+                .expect("names and numbers can be written as JSON")
+                .into_boxed_str(),
+            ..nothing
+        }
+    }
+
     /// Creates the summary of `document`.
     pub fn of(document: &SourceDocument) -> Self {
         let verdict = &document.verdict;

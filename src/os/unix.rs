@@ -140,6 +140,28 @@ impl Signals {
     }
 }
 
+/// Stops the job that this process belongs to, as Ctrl-Z does, and returns when it continues. Without job control nothing stops.
+pub async fn suspend_job() -> io::Result<()> {
+    /// The signal may reach another thread first, so this one may go on for a moment.
+    const DELIVERY: std::time::Duration = std::time::Duration::from_millis(100);
+    rustix::process::kill_current_process_group(rustix::process::Signal::TSTP)?;
+    tokio::time::sleep(DELIVERY).await;
+    Ok(())
+}
+
+/// Continuations of the process after it was stopped.
+pub struct Continuations(Stream);
+
+impl Continuations {
+    pub fn new() -> io::Result<Self> {
+        signal(SignalKind::from_raw(libc::SIGCONT)).map(Self)
+    }
+
+    pub async fn recv(&mut self) {
+        self.0.recv().await;
+    }
+}
+
 /// Changes of the terminal's size.
 pub struct Resizes(Stream);
 

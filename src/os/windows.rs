@@ -130,6 +130,26 @@ impl Signals {
     }
 }
 
+/// There are no jobs that could be stopped.
+#[expect(clippy::unused_async, reason = "it waits elsewhere")]
+pub async fn suspend_job() -> io::Result<()> {
+    Ok(())
+}
+
+/// Processes are not stopped and continued.
+pub struct Continuations;
+
+impl Continuations {
+    #[expect(clippy::unnecessary_wraps, reason = "it can fail elsewhere")]
+    pub fn new() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    pub async fn recv(&mut self) {
+        std::future::pending().await
+    }
+}
+
 /// Changes of the terminal's size, which Windows does not report: the size is compared at each redraw.
 pub struct Resizes;
 

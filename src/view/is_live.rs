@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use crate::core::freshness::Field;
 use crate::core::stream::StreamStatus;
+use crate::core::time::Timestamp;
 use crate::core::verdict::explain;
 use crate::view::answer::{Answer, AnswerItem};
 use crate::view::cells;
 use crate::view::found::{Check, Found, Unanswered};
+use crate::view::source_row::SourceRow;
 
 /// Answers, and returns the failure of a check that the answer would otherwise conceal.
 pub fn judge(found: &Found, max_age: Option<Duration>) -> (AnswerItem, Option<Unanswered>) {
@@ -41,6 +43,36 @@ pub fn judge(found: &Found, max_age: Option<Duration>) -> (AnswerItem, Option<Un
         ..found.answer("live", answer, because)
     };
     (item, failed)
+}
+
+/// Answers for a time in the past, from `row`, which is what was known then.
+pub fn judge_past(row: &SourceRow, at: Timestamp) -> AnswerItem {
+    let summary = &row.summary;
+    let status = summary.stream_status;
+    let answer = match status {
+        _ if row.freshness.is_stale(Field::StreamStatus) => Answer::Unknown,
+        StreamStatus::Online => Answer::Yes,
+        StreamStatus::Offline => Answer::No,
+        StreamStatus::Unknown => Answer::Unknown,
+    };
+    let moment = cells::moment(at);
+    let because = match (answer, status) {
+        (_, StreamStatus::Unknown) => format!("as of {moment}, nothing was proven about the stream"),
+        (Answer::Unknown, _) => format!("as of {moment}, it was {status} when it was last proven"),
+        _ => format!("as of {moment}, it was {status}"),
+    };
+    AnswerItem {
+        key: summary.key.to_string(),
+        display_name: summary.display_name.as_deref().map(str::to_owned),
+        question: "live".to_owned(),
+        answer,
+        because,
+        rule: None,
+        age_ms: row.freshness.stream_age_ms,
+        missing: Vec::new(),
+        not_covered: Vec::new(),
+        fix: None,
+    }
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ pub mod is_live;
 pub mod item;
 pub mod listening;
 pub mod order;
+pub mod past;
 pub mod reading;
 pub mod since;
 pub mod source_row;

@@ -41,7 +41,7 @@ pub fn read_in_daemon(directory: &Path, now: Timestamp) -> Vec<Run> {
 }
 
 /// Returns the runs, oldest first; none if there is no file, or an unreadable one.
-fn read(directory: &Path) -> Vec<Run> {
+pub fn read(directory: &Path) -> Vec<Run> {
     let text = files::read_input_text(&directory.join(FILE), LIMIT).unwrap_or_default();
     serde_json::from_str(&text).unwrap_or_default()
 }

@@ -5,3 +5,4 @@ mod configuration;
 mod descriptors;
 mod echo;
 mod headers;
+mod support;

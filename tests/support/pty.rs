@@ -89,6 +89,20 @@ impl Pty {
         }
     }
 
+    /// Waits until `is_there` holds for everything that was written.
+    #[track_caller]
+    pub fn waits_until(&mut self, what: &str, is_there: impl Fn(&[u8]) -> bool) {
+        let until = Instant::now() + PATIENCE;
+        while !is_there(&self.seen) {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.bytes.recv_timeout(left) {
+                Ok(part) => self.seen.extend(part),
+                Err(error) => panic!("{error}: {what} after:\n{}", self.said()),
+            }
+        }
+        self.read = self.seen.len();
+    }
+
     /// Types `text`, as it is: Enter is `\n`, Ctrl-C is `\x03`.
     pub fn types(&mut self, text: &str) {
         let keys = self.keys.as_mut().unwrap();

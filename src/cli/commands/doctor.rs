@@ -54,6 +54,18 @@ pub async fn run(
     args: &DoctorArgs,
 ) -> Result<ExitCode, Failure> {
     let wanted = |area: &str| args.areas.is_empty() || args.areas.iter().any(|asked| asked == area);
+    let checks = checks(configuration, cx, &wanted).await;
+    let exit = exit_code(&checks, args.strict);
+    setup.output.print(&Listing::new(setup.clock.now(), checks))?;
+    Ok(exit)
+}
+
+/// Checks the areas that are `wanted`, and returns the results, failures first.
+pub(super) async fn checks(
+    configuration: &Configuration,
+    cx: Option<&Context>,
+    wanted: &dyn Fn(&str) -> bool,
+) -> Vec<Check> {
     let mut checks = Vec::new();
     if wanted("configuration") {
         checks.extend(of_configuration(configuration));
@@ -63,7 +75,7 @@ pub async fn run(
         checks.extend(of_configuration(configuration).into_iter().filter(failed));
     }
     match cx {
-        Some(cx) => checks.extend(cx.progress.during(Box::pin(of_running(cx, &wanted))).await),
+        Some(cx) => checks.extend(cx.progress.during(Box::pin(of_running(cx, wanted))).await),
         None => checks.extend(
             areas()
                 .into_iter()
@@ -73,9 +85,7 @@ pub async fn run(
         ),
     }
     failures_first(&mut checks);
-    let exit = exit_code(&checks, args.strict);
-    setup.output.print(&Listing::new(setup.clock.now(), checks))?;
-    Ok(exit)
+    checks
 }
 
 /// Sorts failures first; otherwise the order of the areas stays.

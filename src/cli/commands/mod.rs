@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod completion;
 pub mod config;
+pub mod diff;
 pub mod doctor;
 pub mod errors;
 pub mod events;
@@ -14,4 +15,6 @@ pub mod schema;
 pub mod sim;
 pub mod sources;
 pub mod store;
+pub mod support;
+pub mod top;
 pub mod watch;

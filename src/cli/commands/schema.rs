@@ -13,11 +13,11 @@ use crate::cli::complete;
 use crate::cli::context::Setup;
 use crate::cli::output::{Envelope, Listing, Report, write_out};
 use crate::cli::reports::{
-    auth::AuthReport, config::CheckReport, config::ConfigReport, config::InitItem, doctor::Check,
-    edit::EditItem, events::PublishReport, history::HistoryReport, invites::InviteItem,
+    auth::AuthReport, config::CheckReport, config::ConfigReport, config::InitItem, diff::DiffReport,
+    doctor::Check, edit::EditItem, events::PublishReport, history::HistoryReport, invites::InviteItem,
     migrate::MigrateReport, plan::PlanReport, predicate::AnswerReport, preflight::PreflightCheck,
-    probe::ProbeReport, prune::PruneReport, schemas::SchemaItem, sim::SimItem, sim_events::EventItem,
-    sim_events::TriggerItem, source::SourceReport, sources::SourcesReport,
+    probe::ProbeReport, prune::PruneReport, schemas::SchemaItem, sessions::SessionsReport, sim::SimItem,
+    sim_events::EventItem, sim_events::TriggerItem, source::SourceReport, sources::SourcesReport,
 };
 use crate::failure::{ExitCode, Failure, FailureDocument};
 use crate::view::actions::ActionItem;
@@ -63,6 +63,16 @@ pub const ALL: &[Described] = &[
         name: "history",
         commands: "sources history",
         schema: of::<HistoryReport>,
+    },
+    Described {
+        name: "sessions",
+        commands: "sources history --sessions",
+        schema: of::<SessionsReport>,
+    },
+    Described {
+        name: "diff",
+        commands: "diff",
+        schema: of::<DiffReport>,
     },
     Described {
         name: "answer",

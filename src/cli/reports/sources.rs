@@ -6,6 +6,7 @@ use crate::cli::reports::columns::{RowCells, SourceColumn};
 use crate::core::time::Timestamp;
 use crate::platforms::Problem;
 use crate::view::attention::{self, Attention, Totals};
+use crate::view::cells;
 use crate::view::envelope::{UnusableItem, UnusableKind};
 use crate::view::item::SourceItem;
 use crate::view::source_row::SourceRow;
@@ -40,6 +41,8 @@ pub struct Choice {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Show {
     Status,
+    /// What was known at a time in the past.
+    Past,
     /// Each source and where it is configured.
     List,
 }
@@ -149,6 +152,15 @@ impl Report for SourcesReport {
                 notes.extend(self.hints());
                 notes
             }
+            // What to do about it is not known: it may be over.
+            Show::Past => {
+                let as_of = format!("as of {}, from the history", cells::moment(self.as_of));
+                let mut summary = vec![Cell::new(as_of).tone(Tone::Strong)];
+                summary.extend(self.summary());
+                let mut notes = vec![Note::Summary(summary)];
+                notes.extend(self.left_out());
+                notes
+            }
             Show::List => self.left_out().into_iter().collect(),
         }
     }
@@ -179,7 +191,7 @@ impl SourcesReport {
                 let layouts = layouts.map(|(place, column)| column.chosen_layout(place));
                 self.grid(columns, layouts.collect())
             }
-            (None, Show::Status) => self.status_grid(wide),
+            (None, Show::Status | Show::Past) => self.status_grid(wide),
             (None, Show::List) => self.grid(&SourceColumn::LIST, layouts(&SourceColumn::LIST)),
         };
         View {

@@ -107,7 +107,8 @@ fn failure(found: &Found, max_age: Option<Duration>) -> Option<ExitCode> {
     (!is_accepted).then_some(failed.exit)
 }
 
-async fn in_full(cx: &Context, found: Found) -> Result<SourceInFull, Failure> {
+/// Adds what a description shows beside the document.
+pub async fn in_full(cx: &Context, found: Found) -> Result<SourceInFull, Failure> {
     let key = &found.document.key;
     let history = cx
         .app

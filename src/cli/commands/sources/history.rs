@@ -5,22 +5,20 @@ use std::collections::BTreeSet;
 
 use clap::Args;
 use clap_complete::ArgValueCompleter;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use crate::app::StoreAccess;
-use crate::cli::commands::sources::known::{self, Ask};
+use crate::cli::commands::sources::known::{self, Ask, FoundSources};
+use crate::cli::commands::sources::past;
 use crate::cli::complete;
 use crate::cli::context::Context;
 use crate::cli::filters::{FilterArgs, at_least_one};
 use crate::cli::reports::history::HistoryReport;
+use crate::cli::reports::sessions::SessionsReport;
 use crate::cli::source_arg::{self, SourceSelector};
 use crate::core::source::SourceKey;
 use crate::failure::{ExitCode, Failure};
-use crate::store::{HistoryEntry, StoreError};
+use crate::store::HistoryEntry;
+use crate::view;
 use crate::view::since::Since;
-
-/// Histories that are read at the same time.
-const READERS: usize = 8;
 
 /// Show what changed about sources, newest first
 ///
@@ -33,6 +31,7 @@ Examples:
   bitbrat sources history twitch:pixelmeadow --since 24h
   bitbrat sources history 'twitch:*' 'kick:*' --since 7d
   bitbrat sources history --failing --since 1h
+  bitbrat sources history twitch:pixelmeadow --sessions --since 7d
   bitbrat sources history twitch:123456 --limit 500 -o csv > history.csv")]
 pub struct HistoryArgs {
     /// The sources: platform:id, platform:name, names, channels' addresses, or quoted globs; with a filter all when none are given
@@ -42,12 +41,17 @@ pub struct HistoryArgs {
         add = ArgValueCompleter::new(complete::sources)
     )]
     ids: Vec<SourceSelector>,
-    /// Changes to show at most, of all sources together
+    /// Changes or streams to show at most, of all sources together
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = at_least_one)]
     limit: u32,
-    /// Only changes since then: 24h, 7d, or a time as 2026-11-20T10:00:00Z
+    /// Only changes, or streams that were live, since then: 24h, 7d, or a time as 2026-11-20T10:00:00Z
     #[arg(long, value_name = "WHEN")]
     since: Option<Since>,
+    /// Show streams with start, end and length instead of changes
+    ///
+    /// An end that no running `bitbrat watch` noticed is shown as the time between which it lies.
+    #[arg(long)]
+    sessions: bool,
     #[command(flatten)]
     filter: FilterArgs,
 }
@@ -61,22 +65,19 @@ pub async fn run(cx: &Context, args: &HistoryArgs) -> Result<ExitCode, Failure> 
         .found
         .retain(|found| args.filter.keeps(&found.row, &without_answer));
     several.unusable.retain(|item| args.filter.keeps_unusable(item));
+    if args.sessions {
+        return sessions(cx, args, several).await;
+    }
     let keys: Vec<SourceKey> = several
         .found
         .into_iter()
         .map(|found| found.document.key)
         .collect();
-    let store = cx.app.store(StoreAccess::Read).await?;
     let limit = args.limit as usize;
-    let read = |key: SourceKey| {
-        let store = &store;
-        async move {
-            let entries = store.history(&key, limit).await?;
-            Ok::<_, StoreError>((key, HistoryEntry::without_repeats(entries)))
-        }
-    };
-    let histories = stream::iter(keys.clone()).map(read).buffered(READERS);
-    let histories: Vec<_> = histories.try_collect().await?;
+    let mut histories = past::histories(cx, keys.clone(), limit).await?;
+    for (_, entries) in &mut histories {
+        *entries = HistoryEntry::without_repeats(std::mem::take(entries));
+    }
     let now = cx.app.clock.now();
     let since = args.since.map(|since| since.before(now));
     let mut entries = merged(histories);
@@ -88,6 +89,34 @@ pub async fn run(cx: &Context, args: &HistoryArgs) -> Result<ExitCode, Failure> 
         entries,
         unusable: several.unusable,
         since,
+    })?;
+    Ok(ExitCode::Healthy)
+}
+
+/// Shows streams instead of changes.
+async fn sessions(cx: &Context, args: &HistoryArgs, several: FoundSources) -> Result<ExitCode, Failure> {
+    let keys = several.found.iter().map(|found| found.document.key.clone());
+    let histories = past::histories(cx, keys, past::ALL).await?;
+    let (runs, now) = (past::runs(cx).await, cx.app.clock.now());
+    let since = args.since.map(|since| since.before(now));
+    let mut sessions = Vec::new();
+    for (found, (key, history)) in several.found.iter().zip(histories) {
+        let verdict = &found.document.verdict;
+        let broadcast = verdict.broadcast.as_ref();
+        let current = broadcast.and_then(|stream| Some((stream.stream_id.as_str(), stream.started_at?)));
+        let entries = HistoryEntry::without_repeats(history);
+        let streams = view::past::sessions(&entries, current, &runs, verdict.stream.at);
+        sessions.extend(streams.into_iter().map(|session| (key.clone(), session)));
+    }
+    sessions.retain(|(_, session)| since.is_none_or(|since| session.last_seen() >= since));
+    sessions.sort_by_key(|(_, session)| Reverse(session.last_seen()));
+    let total = sessions.len();
+    sessions.truncate(args.limit as usize);
+    cx.output.print(&SessionsReport {
+        as_of: now,
+        sessions,
+        total,
+        unusable: several.unusable,
     })?;
     Ok(ExitCode::Healthy)
 }

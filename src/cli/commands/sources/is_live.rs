@@ -4,17 +4,20 @@ use clap::Args;
 use clap_complete::ArgValueCompleter;
 
 use crate::cli::commands::sources::known::{self, Ask};
+use crate::cli::commands::sources::past;
 use crate::cli::complete;
 use crate::cli::context::Context;
 use crate::cli::output::view::Tone;
 use crate::cli::output::{Note, quoted};
 use crate::cli::reports::predicate::AnswerReport;
-use crate::cli::source_arg::SourceSelector;
+use crate::cli::source_arg::{self, SourceSelector};
+use crate::core::time::Timestamp;
 use crate::failure::{ExitCode, Failure};
 use crate::view::answer::{Answer, AnswerItem};
 use crate::view::envelope::UnusableItem;
 use crate::view::found::{Found, Unanswered};
-use crate::view::is_live::judge;
+use crate::view::is_live::{judge, judge_past};
+use crate::view::since::Since;
 
 /// Check whether streams are live (exit code)
 ///
@@ -27,6 +30,7 @@ use crate::view::is_live::judge;
 Examples:
   bitbrat sources is-live twitch:123456 && start-recording
   bitbrat sources is-live twitch:pixelmeadow --probe -o json
+  bitbrat sources is-live twitch:pixelmeadow --at 2h
   bitbrat sources is-live 'twitch:*' kick:ratcaster    every one of them?
   bitbrat sources is-live https://kick.com/ratcaster --probe --max-age 2m")]
 pub struct IsLiveArgs {
@@ -35,9 +39,15 @@ pub struct IsLiveArgs {
     ids: Vec<SourceSelector>,
     #[command(flatten)]
     ask: Ask,
+    /// Answer for this time: 2h, 7d, or a time as 2026-11-20T10:00:00Z. What was not proven then is unknown (exit 8)
+    #[arg(long, value_name = "WHEN", conflicts_with_all = ["probe", "max_age"])]
+    at: Option<Since>,
 }
 
 pub async fn run(cx: &Context, args: &IsLiveArgs) -> Result<ExitCode, Failure> {
+    if let Some(at) = args.at {
+        return in_the_past(cx, args, past::moment(cx, at)?).await;
+    }
     let several = known::asked(cx, &args.ids, &[], args.ask).await?;
     known::note_problems(cx, &several.found)?;
     let mut all = Answers::new(several.unusable);
@@ -57,12 +67,25 @@ pub async fn run(cx: &Context, args: &IsLiveArgs) -> Result<ExitCode, Failure> {
     all.print(cx)
 }
 
+async fn in_the_past(cx: &Context, args: &IsLiveArgs, at: Timestamp) -> Result<ExitCode, Failure> {
+    let selection = source_arg::select(cx, &args.ids, false).await?;
+    let known = known::stored(cx, &selection, None).await?;
+    let mut all = Answers::new(known.unusable);
+    all.as_of = Some(at);
+    for row in past::rows_at(cx, known.rows, at).await? {
+        all.add(judge_past(&row, at), None);
+    }
+    all.print(cx)
+}
+
 /// The answers to a question about several sources, and the exit code that follows from them.
 pub struct Answers {
     answers: Vec<AnswerItem>,
     unusable: Vec<UnusableItem>,
     hints: Vec<Note>,
     exit: ExitCode,
+    /// The time that is asked about, unless it is now.
+    as_of: Option<Timestamp>,
 }
 
 impl Answers {
@@ -77,6 +100,7 @@ impl Answers {
             answers: Vec::new(),
             unusable,
             hints: Vec::new(),
+            as_of: None,
         }
     }
 
@@ -97,7 +121,7 @@ impl Answers {
 
     pub fn print(self, cx: &Context) -> Result<ExitCode, Failure> {
         cx.output.print(&AnswerReport {
-            as_of: cx.app.clock.now(),
+            as_of: self.as_of.unwrap_or_else(|| cx.app.clock.now()),
             answers: self.answers,
             unusable: self.unusable,
             hints: self.hints,

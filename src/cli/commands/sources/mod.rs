@@ -12,6 +12,7 @@ pub mod history;
 pub mod is_live;
 pub mod known;
 pub mod list;
+pub mod past;
 pub mod prune;
 pub mod status;
 pub mod wait;

@@ -11,6 +11,7 @@ use futures_util::StreamExt as _;
 use crate::app::StoreAccess;
 use crate::cli::commands::auth;
 use crate::cli::commands::sources::known::{self, Ask, Known};
+use crate::cli::commands::sources::past;
 use crate::cli::complete;
 use crate::cli::context::Context;
 use crate::cli::filters::{ColumnArgs, FilterArgs, OrderArgs};
@@ -21,9 +22,11 @@ use crate::cli::selection::Selection;
 use crate::cli::source_arg::{self, SourceSelector};
 use crate::config::parse_duration;
 use crate::core::stream::StreamStatus;
+use crate::core::time::Timestamp;
 use crate::failure::{ExitCode, Failure};
 use crate::platforms::Problem;
-use crate::store::Stored;
+use crate::store::{StoreError, Stored};
+use crate::view::since::Since;
 use crate::view::source_row::SourceRow;
 
 /// Show the status of sources, and its age
@@ -44,6 +47,7 @@ Examples:
   bitbrat sources status --columns name,stream,viewers,title -o csv
   bitbrat sources status --max-age 5m
   bitbrat sources status --watch=5s --failing
+  bitbrat sources status --at 2h                  what was known two hours ago
   bitbrat sources status --fail-on auth,error     for a monitor that should not mind restarts")]
 pub struct StatusArgs {
     /// Sources to show: platform:id, platform:name, names, channels' addresses, or globs; all when none are given
@@ -55,6 +59,12 @@ pub struct StatusArgs {
     /// Treat evidence that is older as stale, and what is at most this old as fresh (default: three intervals)
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     max_age: Option<Duration>,
+    /// Show what was known at this time: 2h, 7d, or a time as 2026-11-20T10:00:00Z
+    ///
+    /// Read from the history, which has connection, stream, authorization and permissions, and no viewers, errors or latency.
+    /// What was not known then is unknown, and what no running `bitbrat watch` confirmed then is as old as its last proof.
+    #[arg(long, value_name = "WHEN", conflicts_with_all = ["probe", "watch", "max_age"])]
+    at: Option<Since>,
     /// Draw again after every change, and at least this often
     #[arg(
         long,
@@ -103,6 +113,9 @@ pub enum FailOn {
 
 pub async fn run(cx: &Context, args: &StatusArgs) -> Result<ExitCode, Failure> {
     args.columns.chosen(&cx.output)?;
+    if let Some(at) = args.at {
+        return in_the_past(cx, args, past::moment(cx, at)?).await;
+    }
     if let Some(interval) = args.watch {
         return watch(cx, args, interval.max(Duration::from_millis(200))).await;
     }
@@ -122,6 +135,24 @@ pub async fn run(cx: &Context, args: &StatusArgs) -> Result<ExitCode, Failure> {
     let exit = exit_code(&known, &fail_on);
     cx.output.print(&report(cx, args, known))?;
     cx.output.note(&auth::expiring(cx).await)?;
+    Ok(exit)
+}
+
+/// Shows what was known at a time. The exit code is that of then.
+async fn in_the_past(cx: &Context, args: &StatusArgs, at: Timestamp) -> Result<ExitCode, Failure> {
+    let selection = source_arg::select(cx, &args.ids, false).await?;
+    let selection = selection.on(&args.filter.platform);
+    let mut known = known::stored(cx, &selection, None).await?;
+    known.rows = past::rows_at(cx, known.rows, at).await?;
+    args.filter.apply(&mut known);
+    args.order.sort(&mut known.rows, |row| row);
+    let fail_on: BTreeSet<FailOn> = args.fail_on.iter().copied().collect();
+    let exit = exit_code(&known, &fail_on);
+    let columns = args.columns.chosen(&cx.output)?;
+    cx.output.print(&SourcesReport {
+        as_of: at,
+        ..report_of(cx, known, Show::Past, &args.filter, &args.order, columns)
+    })?;
     Ok(exit)
 }
 
@@ -256,10 +287,7 @@ async fn watch(cx: &Context, args: &StatusArgs, interval: Duration) -> Result<Ex
             change = updates.next() => match change.expect("the stream of a store's changes does not end") {
                 Ok(all) => (stored, trouble) = (all.into_iter().map(Stored::to_summary).collect(), None),
                 Err(error) if first => return Err(error.into()),
-                Err(error) => {
-                    let text = format!("{error}; what is shown is older");
-                    trouble = Some(Problem::of_platform(text));
-                }
+                Err(error) => trouble = Some(shown_is_older(&error)),
             },
             () = resized.recv(), if in_place => {}
             () = tokio::time::sleep(interval), if !first => {}
@@ -305,6 +333,11 @@ async fn watch(cx: &Context, args: &StatusArgs, interval: Duration) -> Result<Ex
             return Ok(ExitCode::Healthy);
         }
     }
+}
+
+/// Returns the problem of a store whose changes do not arrive.
+pub fn shown_is_older(error: &StoreError) -> Problem {
+    Problem::of_platform(format!("{error}; what is shown is older"))
 }
 
 /// Returns what fits on the screen: the summary and the titles always, then the sources, and as many hints as fit.
