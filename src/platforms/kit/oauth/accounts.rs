@@ -6,6 +6,7 @@ use url::Url;
 use super::manager::{TokenManager, no_token};
 use super::provider::{Client, CodeRequest, DeviceCode, Grant, GrantError, Granted, Provider, Validation};
 use crate::core::observation::Identity;
+use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
 use crate::platforms::PlatformError;
 use crate::platforms::kit::meter::Meter;
@@ -41,6 +42,15 @@ pub trait Accounts: Send + Sync {
 
     /// Revokes a token at the platform. Returns what stays valid there, if anything does.
     async fn revoke(&self, token: &StoredToken) -> Result<Option<&'static str>, PlatformError>;
+}
+
+/// Says what became of a token that was granted and is not kept, from the result of its revocation.
+pub fn fate_of(platform: PlatformName, revoked: Result<Option<&'static str>, PlatformError>) -> String {
+    match revoked {
+        Ok(None) => format!("the token was revoked at {platform}"),
+        Ok(Some(rest)) => format!("the access token was revoked at {platform}; not revoked: {rest}"),
+        Err(error) => format!("the token was not revoked, and is valid until it expires: {error}"),
+    }
 }
 
 /// Why a token could not be described.
