@@ -64,6 +64,7 @@ pub use web::WebSettings;
 
 use crate::core::platform::{PlatformName, for_each_platform};
 use crate::core::time::Timestamp;
+use crate::os;
 use crate::platforms;
 use crate::secrets;
 use layers::Layer;
@@ -178,6 +179,37 @@ pub struct Configuration {
     pub resolved: Vec<Resolved>,
     /// The files that were read, in order of precedence.
     pub files: Vec<PathBuf>,
+    /// The `.env` file, if others may read the secrets in it.
+    pub exposed: Option<ExposedFile>,
+}
+
+/// A file with secrets that others than its owner may read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExposedFile {
+    pub path: PathBuf,
+    /// Its permission bits.
+    pub mode: u32,
+}
+
+impl std::fmt::Display for ExposedFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let path = self.path.display();
+        write!(
+            f,
+            "{path} contains secrets and can be read by others (mode {:03o})",
+            self.mode
+        )
+    }
+}
+
+impl ExposedFile {
+    /// Returns `path` if it is shared and its variables contain the value of a secret key.
+    fn of(path: &Path, layer: &Layer) -> Option<Self> {
+        let mode = os::shared_mode(&path.metadata().ok()?)?;
+        let path = path.to_owned();
+        let has_secret = keys::all().any(|key| key.secret && layer.get(key).is_some());
+        has_secret.then_some(Self { path, mode })
+    }
 }
 
 impl Configuration {
@@ -204,6 +236,7 @@ pub fn load(inputs: &ConfigInputs, now: Timestamp) -> Configuration {
     let base = Base::of(&inputs.environment, &inputs.work_dir);
     let (mut unreadable, mut doubtful) = (Vec::new(), Vec::new());
     let mut files = Vec::new();
+    let mut exposed = None;
     let mut layers = vec![given(inputs)];
     layers.push(Layer::Variables(None, inputs.environment.clone()));
     if let Some(directory) = inputs.environment.get("CREDENTIALS_DIRECTORY") {
@@ -218,6 +251,7 @@ pub fn load(inputs: &ConfigInputs, now: Timestamp) -> Configuration {
     };
     match layers::env_file(&path, must_exist) {
         Ok(Some((layer, found))) => {
+            exposed = ExposedFile::of(&path, &layer);
             files.push(path);
             layers.push(layer);
             doubtful.extend(found);
@@ -273,6 +307,7 @@ pub fn load(inputs: &ConfigInputs, now: Timestamp) -> Configuration {
         warnings: reader.warnings,
         resolved: reader.resolved,
         files,
+        exposed,
     }
 }
 
@@ -523,5 +558,6 @@ pub(crate) fn numeric_id(reader: &mut Reader<'_>, key: &Key) -> Option<String> {
         );
         return None;
     }
+    secrets::register_name(id);
     Some(id.clone())
 }

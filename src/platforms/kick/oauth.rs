@@ -24,7 +24,7 @@ use crate::platforms::kit::oauth::{
     TokenManager, Validation,
 };
 use crate::platforms::kit::token_check::{Refresh, TokenStatus};
-use crate::tokens::{StoredToken, TokenKind};
+use crate::tokens::{StoredToken, TokenKind, login_command};
 
 /// Why a grant is gone: Kick answers `invalid_grant`.
 const NOT_HONORED: &str = "it is no longer honored";
@@ -317,7 +317,10 @@ fn no_identity() -> PlatformError {
 fn not_ours(identity: &Identity, owner: &str) -> PlatformError {
     PlatformError::OtherAccount {
         platform: PlatformName::Kick,
-        what: format!("its own token for `{identity}`, but the one at hand belongs to {owner}"),
+        what: format!(
+            "its own token for `{identity}`, but the one at hand belongs to {owner}; it is not used, and was not revoked: run `{}`",
+            login_command(identity.as_str())
+        ),
     }
 }
 

@@ -457,7 +457,11 @@ pub(super) fn of_other_account<P: Provider>(
 ) -> PlatformError {
     PlatformError::OtherAccount {
         platform: P::PLATFORM,
-        what: format!("a token of user {expected} for `{identity}`, but the one at hand belongs to {owner}"),
+        what: format!(
+            "a token of user {expected} for `{identity}`, but the one at hand belongs to {owner}; it is not used, and was not revoked: run \
+             `{}` as user {expected}",
+            login_command(identity.as_str())
+        ),
     }
 }
 
