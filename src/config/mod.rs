@@ -7,6 +7,7 @@ mod auth;
 mod bus;
 mod credentials;
 mod edit;
+mod exposed;
 mod file_path;
 mod google;
 mod key;
@@ -39,6 +40,7 @@ pub use bus::{BusSettings, BusTarget, NatsLogin};
 pub use edit::{
     EditError, FileText, SourceEntry, add as add_source, remove as remove_sources, sources as sources_of,
 };
+pub use exposed::ExposedFile;
 pub(crate) use file_path::{HINT as PATH_HINT, check as check_path};
 pub use google::GoogleSettings;
 pub use key::Key;
@@ -64,7 +66,6 @@ pub use web::WebSettings;
 
 use crate::core::platform::{PlatformName, for_each_platform};
 use crate::core::time::Timestamp;
-use crate::os;
 use crate::platforms;
 use crate::secrets;
 use layers::Layer;
@@ -181,35 +182,6 @@ pub struct Configuration {
     pub files: Vec<PathBuf>,
     /// The `.env` file, if others may read the secrets in it.
     pub exposed: Option<ExposedFile>,
-}
-
-/// A file with secrets that others than its owner may read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExposedFile {
-    pub path: PathBuf,
-    /// Its permission bits.
-    pub mode: u32,
-}
-
-impl std::fmt::Display for ExposedFile {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let path = self.path.display();
-        write!(
-            f,
-            "{path} contains secrets and can be read by others (mode {:03o})",
-            self.mode
-        )
-    }
-}
-
-impl ExposedFile {
-    /// Returns `path` if it is shared and its variables contain the value of a secret key.
-    fn of(path: &Path, layer: &Layer) -> Option<Self> {
-        let mode = os::shared_mode(&path.metadata().ok()?)?;
-        let path = path.to_owned();
-        let has_secret = keys::all().any(|key| key.secret && layer.get(key).is_some());
-        has_secret.then_some(Self { path, mode })
-    }
 }
 
 impl Configuration {

@@ -21,10 +21,10 @@ use crate::platforms::PlatformError;
 use crate::platforms::kit::meter::Meter;
 use crate::platforms::kit::oauth::{
     self, Access, CodeRequest, Credentials, Described, Grant, GrantError, Granted, Owner, Provider,
-    TokenManager, Validation,
+    TokenManager, Validation, left_alone,
 };
 use crate::platforms::kit::token_check::{Refresh, TokenStatus};
-use crate::tokens::{StoredToken, TokenKind, login_command};
+use crate::tokens::{StoredToken, TokenKind};
 
 /// Why a grant is gone: Kick answers `invalid_grant`.
 const NOT_HONORED: &str = "it is no longer honored";
@@ -318,8 +318,8 @@ fn not_ours(identity: &Identity, owner: &str) -> PlatformError {
     PlatformError::OtherAccount {
         platform: PlatformName::Kick,
         what: format!(
-            "its own token for `{identity}`, but the one at hand belongs to {owner}; it is not used, and was not revoked: run `{}`",
-            login_command(identity.as_str())
+            "its own token for `{identity}`, but the one at hand belongs to {owner}; {}",
+            left_alone(identity)
         ),
     }
 }

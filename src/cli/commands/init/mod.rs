@@ -140,17 +140,7 @@ pub async fn run(setup: &mut Setup, demo: Option<Demo>, args: &InitArgs) -> Resu
     let mut keyboard = Keyboard::open();
     let nothing = Note::hint(Tone::Warn, "stopped; nothing was written", None);
     interruption::leaves(vec![nothing]);
-    if args.yes && args.channels.is_empty() {
-        let what = "with --yes nothing is asked, so at least one channel has to be named";
-        return Err(Failure::new(ExitCode::Usage, what).hint("add --channel twitch:NAME"));
-    }
-    if !args.yes && !can_ask(&keyboard, &setup.inputs.environment) {
-        return Err(Failure::new(
-            ExitCode::Usage,
-            "no terminal: use `init --yes --channel twitch:NAME`",
-        )
-        .hint("`bitbrat init --help` describes the other flags"));
-    }
+    require_answers(setup, args, &keyboard)?;
     let files = Files::of(setup, demo.is_some(), args.force)?;
     // As if the file were empty, also where there is none yet.
     let mut inputs = ConfigInputs {
@@ -273,6 +263,22 @@ async fn refused_applications(
         }
     }
     refused
+}
+
+/// Fails where neither the arguments nor a person can answer what has to be known.
+fn require_answers(setup: &Setup, args: &InitArgs, keyboard: &Keyboard) -> Result<(), Failure> {
+    if args.yes && args.channels.is_empty() {
+        let what = "with --yes nothing is asked, so at least one channel has to be named";
+        return Err(Failure::new(ExitCode::Usage, what).hint("add --channel twitch:NAME"));
+    }
+    if !args.yes && !can_ask(keyboard, &setup.inputs.environment) {
+        return Err(Failure::new(
+            ExitCode::Usage,
+            "no terminal: use `init --yes --channel twitch:NAME`",
+        )
+        .hint("`bitbrat init --help` describes the other flags"));
+    }
+    Ok(())
 }
 
 /// Whether questions reach a person. A terminal without controls and that of a build server have no reader.

@@ -18,7 +18,7 @@ mod renewal;
 #[cfg(test)]
 mod tests;
 
-pub use accounts::{Accounts, Undescribed, fate_of};
+pub use accounts::{Accounts, Undescribed, fate_of, left_alone};
 pub use manager::TokenManager;
 pub use provider::{
     Access, Client, CodeRequest, Credentials, Described, DeviceCode, Grant, GrantError, Granted, Owner,
