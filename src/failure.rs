@@ -37,13 +37,15 @@ pub enum ExitCode {
     NoEvidence = 8,
     /// `wait` ran out of time.
     TimedOut = 124,
-    /// Interrupted by a signal.
+    /// Interrupted by SIGINT, as by Ctrl-C.
     Interrupted = 130,
+    /// Stopped by SIGTERM.
+    Terminated = 143,
 }
 
 impl ExitCode {
     /// Every code, in the order of its number.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Healthy,
         Self::Failed,
         Self::Usage,
@@ -54,6 +56,7 @@ impl ExitCode {
         Self::NoEvidence,
         Self::TimedOut,
         Self::Interrupted,
+        Self::Terminated,
     ];
 
     /// Returns the exit status as a number.
@@ -73,7 +76,7 @@ impl ExitCode {
             Self::Configuration => Code::ConfigurationInvalid,
             Self::NoEvidence => Code::NoEvidence,
             Self::TimedOut => Code::TimedOut,
-            Self::Interrupted => Code::Interrupted,
+            Self::Interrupted | Self::Terminated => Code::Interrupted,
         }
     }
 
@@ -89,7 +92,8 @@ impl ExitCode {
             Self::Configuration => "the configuration is invalid",
             Self::NoEvidence => "not enough evidence to answer",
             Self::TimedOut => "`wait` timed out",
-            Self::Interrupted => "interrupted",
+            Self::Interrupted => "interrupted by SIGINT (Ctrl-C)",
+            Self::Terminated => "stopped by SIGTERM",
         }
     }
 
@@ -193,6 +197,13 @@ impl Failure {
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
+        self
+    }
+
+    /// Adds a cause that is known as a text.
+    #[must_use]
+    pub fn cause(mut self, text: impl Into<String>) -> Self {
+        self.causes.push(text.into());
         self
     }
 
@@ -337,7 +348,7 @@ mod tests {
     #[test]
     fn the_numbers_are_frozen() {
         let numbers: Vec<u8> = ExitCode::ALL.iter().map(|code| code.number()).collect();
-        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 8, 124, 130]);
+        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 8, 124, 130, 143]);
     }
 
     #[test]

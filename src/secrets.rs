@@ -9,6 +9,7 @@
 
 mod address;
 mod decode;
+mod names;
 mod registry;
 mod shapes;
 mod visible;
@@ -75,6 +76,12 @@ pub fn register(text: &str) {
         return;
     }
     KNOWN.write().add(text);
+}
+
+/// Registers a name of a source or an account, which is never masked for its form. A text that is registered as a secret is masked
+/// even if it is a name, too.
+pub fn register_name(name: &str) {
+    names::add(name);
 }
 
 /// Registers a user's password, also in the form in which both are sent together.
@@ -160,6 +167,18 @@ pub fn mask_body(body: Bytes) -> Bytes {
 
 /// Returns whether typed text may be a secret, or contain one, although it was not registered.
 pub fn is_suspicious(word: &str) -> bool {
+    has_form_of_secret(word) && !is_name(word)
+}
+
+/// Returns whether text is a registered name, alone or after a platform (`twitch:NAME`), and not registered as a secret.
+fn is_name(word: &str) -> bool {
+    let name = word.split_once(':').map_or(word, |(_, name)| name);
+    let is_known = |text: &str| names::is_known(text.trim_start_matches(['@', '#']).as_bytes());
+    (is_known(word) || is_known(name)) && !KNOWN.read().holds(bare(word)) && !KNOWN.read().holds(name)
+}
+
+/// Returns whether text has the form of a secret, or of something that contains one.
+fn has_form_of_secret(word: &str) -> bool {
     let lower = word.to_ascii_lowercase();
     let names_one = |name: &str| lower.contains(name) && !word.starts_with("--");
     // Longer than any name that is typed, and one run of letters and digits.
@@ -176,6 +195,9 @@ pub fn is_suspicious(word: &str) -> bool {
 /// Returns whether text in a place where no secret belongs is one by its form. It is stricter than [`is_suspicious`]: a name that
 /// may well be right is shown.
 pub fn is_credential(word: &str) -> bool {
+    if is_name(word) {
+        return false;
+    }
     let lower = word.to_ascii_lowercase();
     let scheme = ["oauth:", "oauth ", "bearer ", "bot ", "basic "];
     let is_run = |run: &str| {
@@ -348,6 +370,39 @@ mod tests {
             ("s3cret@nats", true),
         ] {
             assert_eq!(is_suspicious(word), suspicious, "{word}");
+        }
+    }
+
+    #[test]
+    fn known_name_is_shown_and_unknown_random_text_is_masked() {
+        register_name("Pixel_Meadow_2024_live");
+        register_name("123456789012345678");
+        register_name("named-s3cret-0123456789");
+        register("named-s3cret-0123456789");
+        for (word, shown) in [
+            ("pixel_meadow_2024_live", "pixel_meadow_2024_live"),
+            ("PIXEL_MEADOW_2024_LIVE", "PIXEL_MEADOW_2024_LIVE"),
+            ("twitch:pixel_meadow_2024_live", "twitch:pixel_meadow_2024_live"),
+            ("pixel_meadow_2024_lives", MASK),
+            ("a1b2c3d4e5f6a7b8c9d0", MASK),
+            ("named-s3cret-0123456789", MASK),
+        ] {
+            assert_eq!(repeated(word), shown, "{word}");
+        }
+        for (text, shown) in [
+            (
+                "no channel of the bot pixel_meadow_2024_live",
+                "no channel of the bot pixel_meadow_2024_live",
+            ),
+            (
+                "the bot 123456789012345678 left",
+                "the bot 123456789012345678 left",
+            ),
+            ("the bot 223456789012345678 left", "the bot *** left"),
+            ("token: pixel_meadow_2024_live", "token: pixel_meadow_2024_live"),
+            ("token: named-s3cret-0123456789", "token: ***"),
+        ] {
+            assert_eq!(mask_foreign(text), shown, "{text}");
         }
     }
 

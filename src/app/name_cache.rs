@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::failure::{ExitCode, Failure};
 use crate::files::{self, Durability, FileAccess};
+use crate::secrets;
 
 /// Names and their ids, stored in the state directory.
 #[derive(Debug)]
@@ -15,14 +16,23 @@ pub struct Names {
     changed: bool,
 }
 
+/// Registers the names of a source, so that no message masks them.
+fn register(name: &str, key: &SourceKey) {
+    secrets::register_name(name.split_once(':').map_or(name, |(_, name)| name));
+    secrets::register_name(key.id());
+}
+
 impl Names {
     /// Reads the cache. A file that is missing or damaged only means that names are looked up again.
     pub fn load(state_dir: &Path) -> Self {
         let path = state_dir.join("names.json");
-        let known = files::read_input(&path, files::LARGE)
+        let known: BTreeMap<String, SourceKey> = files::read_input(&path, files::LARGE)
             .ok()
             .and_then(|text| serde_json::from_slice(&text).ok())
             .unwrap_or_default();
+        for (name, key) in &known {
+            register(name, key);
+        }
         Self {
             path,
             known,
@@ -49,6 +59,7 @@ impl Names {
 
     /// Caches a platform's response.
     pub fn remember(&mut self, platform: PlatformName, name: &str, key: SourceKey) {
+        register(name, &key);
         self.known.insert(format!("{platform}:{name}"), key);
         self.changed = true;
     }

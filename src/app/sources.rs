@@ -1,6 +1,7 @@
 //! Configured sources: those that have a key, those whose name is not resolved yet, and those that are monitored.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use tracing::warn;
@@ -30,12 +31,33 @@ pub struct Unresolved {
     pub reason: String,
 }
 
+/// A source that is configured twice, by its id and by a name, or by two names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Merged {
+    /// As it is configured first, and where.
+    pub first: (String, String),
+    /// As it is configured again, and where.
+    pub again: (String, String),
+}
+
+impl std::fmt::Display for Merged {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ((first, first_at), (again, again_at)) = (&self.first, &self.again);
+        write!(
+            f,
+            "`{first}` ({first_at}) and `{again}` ({again_at}) are the same source, which counts once; remove one of them"
+        )
+    }
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sources {
     /// Sources with a key, in the order of the configuration.
     pub known: Vec<Configured>,
     /// Names without an id.
     pub unresolved: Vec<Unresolved>,
+    /// Sources that are configured twice.
+    pub merged: Vec<Merged>,
 }
 
 impl Sources {
@@ -99,16 +121,25 @@ impl ConfiguredSources {
     pub fn all(&self) -> Sources {
         let names = self.names();
         let mut sources = Sources::default();
-        let mut seen = HashSet::new();
+        let mut seen: HashMap<SourceKey, (String, String)> = HashMap::new();
         for spec in &self.settings.sources {
             let origin = spec.origin.to_string();
             let key = match &spec.address {
                 SourceAddress::Id(key) => Some(key.clone()),
                 SourceAddress::Name(name) => names.key(spec.platform, name),
             };
+            let again = (spec.to_string(), origin.clone());
             match key {
-                Some(key) if !seen.insert(key.clone()) => {}
-                Some(key) => sources.known.push(Configured { key, origin }),
+                Some(key) => match seen.entry(key.clone()) {
+                    Entry::Occupied(first) => sources.merged.push(Merged {
+                        first: first.get().clone(),
+                        again,
+                    }),
+                    Entry::Vacant(free) => {
+                        free.insert(again);
+                        sources.known.push(Configured { key, origin });
+                    }
+                },
                 None => sources.unresolved.push(Unresolved {
                     name: spec.to_string(),
                     origin,
@@ -186,24 +217,40 @@ impl ConfiguredSources {
                 unresolved.reason
             );
         }
+        for merged in &found.merged {
+            warn!("{merged}");
+        }
         Ok(self.remembered())
     }
 
     /// Returns the configured sources whose keys are known or were looked up before.
     pub(super) fn remembered(&self) -> Vec<MonitoredSource> {
         let names = self.names();
-        let monitored_sources = self.settings.sources.iter().filter_map(|spec| {
+        let mut monitored_sources: Vec<MonitoredSource> = Vec::new();
+        let mut places: HashMap<SourceKey, usize> = HashMap::new();
+        for spec in &self.settings.sources {
             let key = match &spec.address {
-                SourceAddress::Id(key) => key.clone(),
-                SourceAddress::Name(name) => names.key(spec.platform, name)?,
+                SourceAddress::Id(key) => Some(key.clone()),
+                SourceAddress::Name(name) => names.key(spec.platform, name),
             };
-            Some(MonitoredSource {
-                key,
-                priority: spec.priority,
-                channels: spec.channels.clone(),
-            })
-        });
-        monitored_sources.collect()
+            let Some(key) = key else { continue };
+            match places.entry(key.clone()) {
+                // By an id and a name: neither may take priority from the other.
+                Entry::Occupied(place) => {
+                    let source = &mut monitored_sources[*place.get()];
+                    source.priority = source.priority.max(spec.priority);
+                }
+                Entry::Vacant(free) => {
+                    free.insert(monitored_sources.len());
+                    monitored_sources.push(MonitoredSource {
+                        key,
+                        priority: spec.priority,
+                        channels: spec.channels.clone(),
+                    });
+                }
+            }
+        }
+        monitored_sources
     }
 }
 

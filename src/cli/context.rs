@@ -5,10 +5,11 @@ use std::sync::Arc;
 use crate::app::App;
 use crate::cli::global::Global;
 use crate::cli::output::style::Env;
-use crate::cli::output::{Invocation, Note, Output, Style};
+use crate::cli::output::view::Tone;
+use crate::cli::output::{Invocation, Note, Output, Style, quoted};
 use crate::cli::progress::Progress;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{self, ConfigInputs, Configuration};
+use crate::config::{self, ConfigInputs, Configuration, ExposedFile};
 use crate::failure::{ExitCode, Failure};
 use crate::telemetry::Bars;
 
@@ -39,6 +40,8 @@ pub struct Context {
     pub output: Output,
     pub progress: Progress,
     pub logs: Bars,
+    /// The `.env` file, if others may read the secrets in it.
+    pub exposed: Option<ExposedFile>,
 }
 
 impl Setup {
@@ -128,7 +131,19 @@ fn refuse_unsettable(key: &str) -> Result<(), Failure> {
     }
 }
 
+/// Returns the command that makes a file private.
+pub fn chmod(file: &ExposedFile) -> String {
+    format!("chmod 600 {}", quoted(&file.path.display().to_string()))
+}
+
 impl Context {
+    /// Warns where others may read the secrets of the configuration.
+    pub fn warn_of_exposed_secrets(&self) -> Result<(), Failure> {
+        let note = |file: &ExposedFile| Note::hint(Tone::Warn, file.to_string(), Some(&chmod(file)));
+        let notes: Vec<Note> = self.exposed.iter().map(note).collect();
+        self.note(&notes)
+    }
+
     /// Prints notes, unless only data was requested.
     pub fn note(&self, notes: &[Note]) -> Result<(), Failure> {
         Ok(self.output.note(notes)?)

@@ -7,6 +7,7 @@ pub mod context;
 pub mod filters;
 pub mod global;
 pub mod help;
+pub mod interruption;
 pub mod login;
 pub mod output;
 pub mod progress;
@@ -39,6 +40,7 @@ use crate::cli::output::{Invocation, Note, wrap, write_err, write_out};
 use crate::cli::progress::{BAR_DELAY, Progress};
 use crate::config::{self, Configuration};
 use crate::failure::{self, ExitCode, Failure};
+use crate::os::Signal;
 use crate::secrets;
 use crate::telemetry::{self, Appearance};
 
@@ -163,6 +165,7 @@ fn start(cli: &Cli, invocation: &'static Invocation) -> Result<ExitCode, Failure
         .enable_all()
         .build()
         .map_err(|error| Failure::new(ExitCode::Failed, "cannot start").because(&error))?;
+    let output = setup.output;
     let result = runtime.block_on(async {
         crate::os::fail_writes_beyond_size_limits();
         // The daemon handles signals itself: the first one drains.
@@ -172,9 +175,14 @@ fn start(cli: &Cli, invocation: &'static Invocation) -> Result<ExitCode, Failure
         tokio::select! {
             // First, so that signals are handled before anything begins.
             biased;
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted.map_err(|error| Failure::new(ExitCode::Failed, "cannot listen to signals").because(&error))?;
-                Ok(ExitCode::Interrupted)
+            stopped = crate::os::stop_requested() => {
+                let signal = stopped.map_err(|error| Failure::new(ExitCode::Failed, "cannot listen to signals").because(&error))?;
+                // The command was dropped, which has restored the terminal.
+                output.note(&interruption::left())?;
+                Ok(match signal {
+                    Signal::Terminate => ExitCode::Terminated,
+                    Signal::Interrupt | Signal::Reload => ExitCode::Interrupted,
+                })
             }
             result = dispatch(setup, &cli.command) => result,
         }
@@ -287,6 +295,7 @@ async fn prepare(
         })
         .collect();
     setup.output.note(&warnings)?;
+    let exposed = configuration.exposed.clone();
     let settings = configuration.checked()?;
     // A one-shot command prints its result; only `watch` logs its progress while it runs.
     let quieter = i8::from(!setup.lives);
@@ -320,6 +329,7 @@ async fn prepare(
         output: setup.output,
         progress: Progress::new(visible, patience, setup.output.err.unicode, logs.clone()),
         logs,
+        exposed,
     };
     cx.app.play_backstory().await?;
     Ok(cx)

@@ -7,6 +7,7 @@ mod auth;
 mod bus;
 mod credentials;
 mod edit;
+mod exposed;
 mod file_path;
 mod google;
 mod key;
@@ -40,6 +41,7 @@ pub use bus::{BusSettings, BusTarget, NatsLogin};
 pub use edit::{
     EditError, FileText, SourceEntry, add as add_source, remove as remove_sources, sources as sources_of,
 };
+pub use exposed::ExposedFile;
 pub(crate) use file_path::{HINT as PATH_HINT, check as check_path};
 pub use google::GoogleSettings;
 pub use key::Key;
@@ -182,6 +184,8 @@ pub struct Configuration {
     pub resolved: Vec<Resolved>,
     /// The files that were read, in order of precedence.
     pub files: Vec<PathBuf>,
+    /// The `.env` file, if others may read the secrets in it.
+    pub exposed: Option<ExposedFile>,
 }
 
 impl Configuration {
@@ -208,6 +212,7 @@ pub fn load(inputs: &ConfigInputs, now: Timestamp) -> Configuration {
     let base = Base::of(&inputs.environment, &inputs.work_dir);
     let (mut unreadable, mut doubtful) = (Vec::new(), Vec::new());
     let mut files = Vec::new();
+    let mut exposed = None;
     let mut layers = vec![given(inputs)];
     layers.push(Layer::Variables(None, inputs.environment.clone()));
     if let Some(directory) = inputs.environment.get("CREDENTIALS_DIRECTORY") {
@@ -222,6 +227,7 @@ pub fn load(inputs: &ConfigInputs, now: Timestamp) -> Configuration {
     };
     match layers::env_file(&path, must_exist) {
         Ok(Some((layer, found))) => {
+            exposed = ExposedFile::of(&path, &layer);
             files.push(path);
             layers.push(layer);
             doubtful.extend(found);
@@ -277,6 +283,7 @@ pub fn load(inputs: &ConfigInputs, now: Timestamp) -> Configuration {
         warnings: reader.warnings,
         resolved: reader.resolved,
         files,
+        exposed,
     }
 }
 
@@ -534,5 +541,6 @@ pub(crate) fn numeric_id(reader: &mut Reader<'_>, key: &Key) -> Option<String> {
         );
         return None;
     }
+    secrets::register_name(id);
     Some(id.clone())
 }

@@ -10,6 +10,7 @@ use super::reader::{Reader, clip};
 use super::source_arg::{SourceArg, invalid_pages, said};
 use super::source_name::{float_as_id, is_float, name};
 use crate::core::source::{InvalidSourceKey, PlatformName, SourceKey};
+use crate::secrets;
 
 pub const SOURCES: Key = Key::new(
     "sources",
@@ -199,6 +200,10 @@ fn key_named(keys: &'static [Key], name: &str) -> Option<&'static Key> {
 
 /// Adds a source. The same source from another origin is the same source; twice in one place is a mistake.
 fn add(reader: &mut Reader<'_>, all: &mut Gathered, spec: SourceSpec, place: &str) {
+    match &spec.address {
+        SourceAddress::Id(key) => secrets::register_name(key.id()),
+        SourceAddress::Name(name) => secrets::register_name(name),
+    }
     match all.places.entry((spec.platform, spec.address.clone())) {
         Entry::Vacant(free) => {
             free.insert(all.specs.len());

@@ -195,6 +195,15 @@ fn a_slip_in_a_key_is_answered_with_the_key_that_was_meant() {
 }
 
 #[test]
+fn configured_source_with_a_random_name_is_shown_in_messages() {
+    let name = "wired_name_2024_abcde";
+    assert_eq!(crate::secrets::repeated(name), crate::secrets::MASK);
+    let given = Given::new().env("BITBRAT_SOURCES", &format!("twitch:{name}"));
+    assert!(given.load().problems.is_empty());
+    assert_eq!(crate::secrets::repeated(name), name);
+}
+
+#[test]
 fn a_malformed_line_spoils_the_env_file_without_showing_it() {
     let given = Given::new().file(
         ".env",

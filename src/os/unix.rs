@@ -162,6 +162,16 @@ impl Continuations {
     }
 }
 
+/// Waits for a signal that ends a command. SIGHUP keeps its effect, because the terminal is gone then.
+pub async fn stop_requested() -> io::Result<Signal> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(tokio::select! {
+        _ = terminate.recv() => Signal::Terminate,
+        _ = interrupt.recv() => Signal::Interrupt,
+    })
+}
+
 /// Changes of the terminal's size.
 pub struct Resizes(Stream);
 

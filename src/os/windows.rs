@@ -150,6 +150,12 @@ impl Continuations {
     }
 }
 
+/// Waits for a signal that ends a command.
+pub async fn stop_requested() -> io::Result<Signal> {
+    let mut signals = Signals::new()?;
+    Ok(signals.recv().await.unwrap_or(Signal::Terminate))
+}
+
 /// Changes of the terminal's size, which Windows does not report: the size is compared at each redraw.
 pub struct Resizes;
 

@@ -38,7 +38,7 @@ pub enum PlatformError {
         retry_after: Option<Duration>,
     },
     /// No answer, or one that means that the platform itself has failed (5xx, an edge's block page).
-    #[error("{platform} cannot be reached for {operation}: {reason}")]
+    #[error("{platform} {}: {reason}", outage(*code, operation))]
     Unavailable {
         /// Whose API was called.
         platform: PlatformName,
@@ -103,6 +103,15 @@ pub enum PlatformError {
         /// The reason, and what to do.
         reason: String,
     },
+}
+
+/// Says how an outage showed: a server that answers with an error was reached.
+fn outage(code: Code, operation: &str) -> String {
+    match code {
+        Code::Http(status) => format!("answered {operation} with status {status}"),
+        Code::HttpWebPage => format!("did not answer {operation}"),
+        _ => format!("cannot be reached for {operation}"),
+    }
 }
 
 /// How a caller should recover from a failure.

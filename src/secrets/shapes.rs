@@ -1,6 +1,8 @@
 //! Finds what has the form of a credential in a foreign text, whether it is registered or not: a server may repeat a token that
 //! it has just issued, or one of another user.
 
+use super::names;
+
 /// Schemes before a credential in a header.
 const SCHEMES: [&str; 5] = ["bearer", "oauth", "bot", "basic", "token"];
 /// A credential after such a scheme has at least this many characters; the text of a sentence has fewer, or no digits.
@@ -14,7 +16,8 @@ pub(super) fn find(text: &[u8], found: &mut Vec<(usize, usize)>) {
             b' ' => after_scheme(text, at),
             _ => None,
         };
-        found.extend(range);
+        // A name is none, however random it looks.
+        found.extend(range.filter(|(start, end)| !names::is_known(&text[*start..*end])));
     }
 }
 
@@ -64,7 +67,7 @@ fn is_part(byte: u8) -> bool {
         || matches!(byte, b'.' | b'_' | b'~' | b'+' | b'/' | b'=' | b'-' | b'%' | b'*')
 }
 
-fn looks_random(text: &[u8]) -> bool {
+pub(super) fn looks_random(text: &[u8]) -> bool {
     text.len() >= LONG && text.iter().any(u8::is_ascii_digit)
 }
 

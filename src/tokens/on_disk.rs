@@ -127,6 +127,9 @@ impl From<TokenOnDisk> for StoredToken {
             None => RefreshState::Ready,
             Some(StateOnDisk::Refused { at, reason }) => RefreshState::Refused { at, reason },
         };
+        for name in token.login.iter().chain(&token.user_id) {
+            secrets::register_name(name);
+        }
         Self {
             kind: match token.kind {
                 KindOnDisk::User => TokenKind::User,

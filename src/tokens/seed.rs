@@ -8,8 +8,7 @@
 //!   later seed) and stays, as long as it may be usable;
 //! - a stored token that is no longer usable (another seed that no platform ever accepted, a grant that was rejected or that
 //!   expired permanently) is replaced by the configured seed, which may be the correct one;
-//! - after a logout no token is stored; a known seed's access token is then imported again, since trying it is harmless, but
-//!   not its refresh token: it may be used up, and sending a used one-time token again revokes the grant;
+//! - after a logout no token is stored, and a known seed is not imported again: the logout has revoked it, or was meant to;
 //! - a token that another program keeps as well is never replaced by a seed.
 
 use aws_lc_rs::digest;
@@ -37,7 +36,7 @@ pub struct Seed {
 pub enum Seeded {
     /// The seed is now the identity's token.
     Taken,
-    /// The stored token is newer and stays.
+    /// The stored token is newer and stays, or the account was logged out after the seed was imported.
     StoredKept,
 }
 
@@ -65,7 +64,7 @@ pub async fn seed(
         .token
         .as_ref()
         .is_some_and(|stored| is_useless(stored, &record.seeds, now));
-    if record.token.is_some() && (same_grant || (known && !useless)) {
+    if same_grant || (known && !useless) {
         if !known {
             remember(&mut record.seeds, fingerprint);
             lease.save(&record).await?;
@@ -74,9 +73,7 @@ pub async fn seed(
     }
     let mut token = StoredToken::unproven(access.to_owned(), now);
     // If the stored token is unusable, the seed's grant has nothing left that a used refresh token could revoke.
-    if !known || useless {
-        token.refresh = seed.refresh.clone().map(RefreshToken::fresh);
-    }
+    token.refresh = seed.refresh.clone().map(RefreshToken::fresh);
     if !known {
         remember(&mut record.seeds, fingerprint);
     }
@@ -258,12 +255,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn used_seed_after_logout_is_stored_without_refresh_token() {
+    async fn used_seed_stays_away_after_logout_and_new_one_is_taken() {
         let rig = Rig::new();
         rig.seed("one", Some("r1")).await;
         rig.change(|token| *token = None).await;
-        assert_eq!(rig.seed("one", Some("r1")).await, Seeded::Taken);
-        assert_eq!(rig.stored().await, ("one".to_owned(), None));
+        assert_eq!(rig.seed("one", Some("r1")).await, Seeded::StoredKept);
+        assert!(rig.0.load(&rig.1).await.unwrap().is_none());
+        assert_eq!(rig.seed("two", Some("r2")).await, Seeded::Taken);
+        assert_eq!(rig.stored().await, ("two".to_owned(), Some("r2".to_owned())));
     }
 
     #[tokio::test]

@@ -255,3 +255,78 @@ fn interrupted_init_leaves_nothing_behind() {
     );
     assert!(files(&rig.home).is_empty());
 }
+
+#[test]
+fn init_with_a_wrong_secret_is_not_complete() {
+    let rig = rig(&APPLICATION);
+    let id = format!("twitch:{}", rig.twitch.client_id);
+    let (_sim, home) = (rig.sim, rig.home);
+    let home = home.file(".env", "TWITCH_CLIENT_SECRET=a-secret-of-another-application\n");
+    let words = ["init", "--yes", "--login", "--channel", "twitch:pixelmeadow"];
+    let run = home
+        .run(&[&words[..], &["--client-id", &id]].concat())
+        .exits(4)
+        .names_account("Twitch rejects the application: invalid client secret")
+        .names_account("twitch.client_secret")
+        .names_account("the set-up is not complete; what was entered is kept")
+        .names_account("bitbrat doctor twitch");
+    assert!(
+        !run.stderr.contains("set up; keep it monitored"),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(advised(&run.stderr), "bitbrat doctor twitch");
+    assert_eq!(files(&home), [".env", "bitbrat.toml"]);
+}
+
+/// Starts `init` on a terminal and returns it at the question for the secret, with its process id.
+fn at_the_secret(rig: &Rig) -> (Pty, String) {
+    let program = env!("CARGO_BIN_EXE_bitbrat");
+    let line = format!("sh -c 'echo \"pid $$.\"; exec {program} init'; echo \"code $?\"; stty -a");
+    let mut terminal = Pty::start(&rig.home, &line);
+    terminal.shows("pid ");
+    let id = terminal.shows(".").trim_end_matches('.').to_owned();
+    terminal.answers("Twitch channels (--channel twitch:NAME): ", "pixelmeadow");
+    terminal.answers("Kick channels (--channel kick:NAME): ", "");
+    terminal.answers("Discord guilds (--channel discord:ID): ", "");
+    terminal.answers("(--client-id twitch:ID): ", &rig.twitch.client_id);
+    terminal.shows("written to .env): ");
+    (terminal, id)
+}
+
+#[test]
+fn sigterm_at_a_secret_prompt_restores_the_terminal() {
+    let rig = rig(&APPLICATION);
+    let (mut terminal, id) = at_the_secret(&rig);
+    assert!(
+        std::process::Command::new("kill")
+            .args(["-TERM", &id])
+            .status()
+            .unwrap()
+            .success()
+    );
+    terminal.shows("nothing was written");
+    terminal.shows("code 143");
+    terminal.shows(" echo ");
+    terminal.ends();
+    assert!(files(&rig.home).is_empty());
+}
+
+#[test]
+fn interrupted_login_of_init_says_what_is_stored() {
+    let rig = rig(&APPLICATION);
+    let (mut terminal, _) = at_the_secret(&rig);
+    terminal.types(&format!("{}\n", rig.twitch.client_secret));
+    terminal.answers("Log in as the bot now, to Twitch (--login)? [Y/n] ", "");
+    if Path::new("/run/systemd/system").exists() {
+        terminal.answers("(--service)? [y/N] ", "");
+    }
+    terminal.shows("Code: ");
+    terminal.types("\x03");
+    terminal.shows("stopped; stored so far:");
+    terminal.shows("bitbrat auth login twitch");
+    terminal.shows("code 130");
+    terminal.ends();
+    assert!(terminal.said().contains("bitbrat.toml"), "{}", terminal.said());
+    assert_eq!(files(&rig.home), [".env", "bitbrat.toml"]);
+}

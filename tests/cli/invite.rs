@@ -1,5 +1,6 @@
 //! Invitations of the owners of channels, against simulated platforms: by code, and by a link that a running `watch` receives.
 
+use bitbrat::sim::Fault;
 use bitbrat::sim::kit::oauth::DeviceState;
 
 use super::login::{BOT, BROADCASTER, Rig, consent, get, request};
@@ -140,6 +141,43 @@ fn link_is_received_once_by_a_running_watch() {
         (&"pixelmeadow".into(), &false.into())
     );
     assert!(public.rig.stored("twitch/broadcaster:777001").is_null());
+}
+
+#[test]
+fn link_stays_valid_when_the_platform_issues_no_token() {
+    let mut public = Public::new();
+    let sim = &public.rig.sim;
+    sim.twitch
+        .knobs(|knobs| knobs.consent = Some(BROADCASTER.to_owned()));
+    let link = public.link(&["twitch", "pixelmeadow"]);
+    public.rig.fault(Fault::status(500).on("/oauth2/token"));
+    let (status, _, body) = get(&consent(&link));
+    assert!(status == 502 && body.contains("it stays valid"), "{body}");
+    public.daemon.says("its link stays valid");
+    let listed = public.listed();
+    assert_eq!(listed[0]["state"], "waiting", "{listed}");
+    assert!(
+        listed[0]["reason"].as_str().unwrap().contains("status 500"),
+        "{listed}"
+    );
+    public.rig.calm();
+    assert_eq!(get(&consent(&link)).0, 200);
+    assert_eq!(public.listed()[0]["state"], "consented");
+}
+
+#[test]
+fn recorded_consent_makes_a_channel_free_in_the_plan() {
+    let mut rig = Rig::new();
+    rig.granted(&super::login::DEVICE, BOT);
+    let cost = |rig: &Rig| {
+        let run = rig.home.run(&["watch", "--plan", "-o", "json"]).exits(0);
+        run.item("key", "twitch:777001")["allowance"]["cost"].clone()
+    };
+    rig.home = rig.home.env("BITBRAT_SOURCES", "twitch:777001");
+    assert_ne!(cost(&rig), 0);
+    let (code, said) = rig.granted(&DEVICE, BROADCASTER);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(cost(&rig), 0);
 }
 
 #[test]

@@ -323,8 +323,10 @@ fn outage_during_login_is_no_refusal() {
         .home
         .run(&DEVICE)
         .exits(8)
-        .names_account("nothing was changed");
+        .names_account("nothing was changed")
+        .names_account("with status 503");
     assert!(!run.stderr.contains("REVOKED"), "{}", run.stderr);
+    assert!(!run.stderr.contains("cannot be reached"), "{}", run.stderr);
 }
 
 #[test]

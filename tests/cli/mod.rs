@@ -1,5 +1,6 @@
 //! The program as a whole: arguments, output, exit codes.
 
+mod accounts;
 mod bad_input;
 mod chromium;
 mod completions;

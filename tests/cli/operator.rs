@@ -143,7 +143,7 @@ fn failed_stream_request_is_degraded_but_connected() {
     let run = home
         .run(&["probe", "-o", "json"])
         .exits(3)
-        .names_account("cannot be reached for the list of streams");
+        .names_account("answered the list of streams with status 503");
     let live = run.item("key", "twitch:777001");
     assert_eq!(
         (&live["status"], &live["streamStatus"], &live["lastError"]["code"]),
@@ -282,7 +282,8 @@ fn token_of_another_user_is_rejected_without_mentioning_bot() {
     let run = login("broadcaster:777001")
         .exits(4)
         .names_account("does not belong to twitch/broadcaster:777001; nothing was stored")
-        .names_account("belongs to user 777005");
+        .names_account("belongs to user 777005")
+        .names_account("was not revoked: run `bitbrat auth login twitch --as twitch/broadcaster:777001`");
     assert!(!run.stderr.contains("twitch/bot"), "{}", run.stderr);
     let run = login("broadcaster:777005").exits(0);
     assert!(!run.stderr.contains("twitch/bot"), "{}", run.stderr);

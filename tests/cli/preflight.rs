@@ -60,6 +60,56 @@ fn account_that_is_refreshed_outlives_the_show() {
 }
 
 #[test]
+fn first_preflight_resolves_names_and_ends_with_its_result() {
+    let mut rig = Rig::new();
+    rig.granted(&DEVICE, BOT);
+    rig.home = rig.home.env("BITBRAT_SOURCES", "twitch:pixelmeadow");
+    let run = preflight(&rig.home, "12h").exits(0);
+    assert!(!run.stdout.contains("UNKNOWN"), "{}", run.stdout);
+    let plan = run.item("name", "push plan");
+    assert_eq!(plan["outcome"], "OK", "{plan}");
+    let last = |run: &Run| {
+        run.stderr
+            .trim()
+            .lines()
+            .next_back()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let run = rig.home.run(&["preflight", "--until", "12h"]).exits(0);
+    assert!(last(&run).contains("ready for a show until"), "{}", run.stderr);
+    rig.home = rig
+        .home
+        .env("BITBRAT_STORE__URL", "sqlite:/proc/bitbrat/store.db");
+    let run = rig.home.run(&["preflight", "--until", "12h"]).exits(3);
+    let line = last(&run);
+    assert!(
+        line.contains("not ready") && line.contains("1 failed"),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn channels_beyond_the_points_of_eventsub_cause_a_warning() {
+    let mut rig = Rig::new();
+    rig.granted(&DEVICE, BOT);
+    let ids: Vec<String> = (777_001..777_009).map(|id| format!("twitch:{id}")).collect();
+    rig.home = rig.home.env("BITBRAT_SOURCES", &ids.join(" "));
+    let run = preflight(&rig.home, "1h").never_panics();
+    let plan = run.item("name", "push plan");
+    assert_eq!(plan["outcome"], "WARN", "{plan}");
+    assert_eq!(plan["next"], "bitbrat watch --plan");
+    assert!(
+        plan["detail"]
+            .as_str()
+            .unwrap()
+            .contains("of 8 channels are pushed"),
+        "{plan}"
+    );
+}
+
+#[test]
 fn token_that_ends_during_the_show_fails_with_its_command() {
     let rig = unrefreshable(3600, &SCOPES);
     let run = preflight(&rig.home, "2h").exits(4);

@@ -1,5 +1,6 @@
 //! Refreshes of the whole program that are interrupted at each step, and that many processes attempt at once.
 
+use std::path::Path;
 use std::process::Stdio;
 
 use bitbrat::sim::Fault;
@@ -155,6 +156,80 @@ fn reusable_token_survives_a_crash_at_every_step() {
 #[test]
 fn one_time_token_in_firestore_survives_a_crash_at_every_step() {
     survive_all(true, |_| logged_in_at_platform(true));
+}
+
+/// The status of the bot on another machine, which has a state directory of its own.
+fn status_on(rig: &Rig, machine: &Path) -> Value {
+    let output = rig
+        .home
+        .command(&["auth", "status", "twitch", "-o", "json"])
+        .env("BITBRAT_STATE_DIR", machine)
+        .output()
+        .unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mut items = report["items"].as_array().unwrap().iter();
+    items
+        .find(|item| item["identity"] == "twitch/bot")
+        .unwrap()
+        .clone()
+}
+
+/// Machine A is killed at `point`, and machine B goes on once A's refresh counts as interrupted.
+fn continues_elsewhere(point: &str) {
+    let (rig, platform) = logged_in_at_platform(true);
+    let machine_b = tempfile::tempdir().unwrap();
+    let machine_b = machine_b.path().join("state");
+    crash(&rig, point);
+    let sent = rig.requests(TOKEN);
+    RUNTIME.block_on(platform.pass_deadline("twitch-bot"));
+    let refresh = || {
+        let mut command = rig.home.command(&REFRESH);
+        command.env("BITBRAT_STATE_DIR", &machine_b).output().unwrap()
+    };
+    let code = refresh().status.code();
+    let there = status_on(&rig, &machine_b);
+    match point {
+        // Nothing was sent, or the pair was stored.
+        "F1" | "F2" | "F3" | "F4" | "F9" => {
+            assert_eq!(
+                (code, &there["status"]),
+                (Some(0), &json!("VALID")),
+                "{point}: {there:#}"
+            );
+            assert_eq!(rig.requests(TOKEN), sent + 1, "{point}");
+        }
+        // The pair is on machine A only, or nowhere.
+        _ => {
+            assert_eq!(
+                (code, &there["status"]),
+                (Some(4), &json!("EXPIRED")),
+                "{point}: {there:#}"
+            );
+            assert!(
+                there["reason"].to_string().contains("refresh_response_lost"),
+                "{point}: {there:#}"
+            );
+            assert_eq!(rig.requests(TOKEN), 1, "{point}: it is not sent again");
+        }
+    }
+    let here = status(&rig);
+    if ["F7", "F8"].contains(&point) {
+        // A is back, with the pair in its journal.
+        assert_eq!(here["status"], "VALID", "{point}: {here:#}");
+        assert_eq!(status_on(&rig, &machine_b)["status"], "VALID", "{point}");
+    } else {
+        assert_eq!(here["status"], there["status"], "{point}: {here:#}");
+    }
+    assert_eq!(refused(&rig), 0, "{point}: a token was sent twice");
+}
+
+#[test]
+fn another_machine_goes_on_after_a_crash_at_every_step() {
+    std::thread::scope(|scope| {
+        for point in POINTS {
+            scope.spawn(move || continues_elsewhere(point));
+        }
+    });
 }
 
 #[test]

@@ -49,6 +49,7 @@ pub(super) fn wanted(ids: &[&str]) -> Vec<Channel> {
         .map(|id| Channel {
             source: key(id),
             priority: 0,
+            has_consented: false,
         })
         .collect()
 }

@@ -63,9 +63,13 @@ fn shown(received: &Received) -> Response<String> {
             StatusCode::FORBIDDEN,
             "This link is for another account, so nothing was stored. Log in with the account of the channel, and ask for a new link.",
         ),
+        Received::Unconfirmed => (
+            StatusCode::BAD_GATEWAY,
+            "Your consent was not confirmed by the platform, so nothing was stored. Open the link again in some minutes: it stays valid.",
+        ),
         Received::Failed => (
             StatusCode::BAD_GATEWAY,
-            "Your consent could not be confirmed, so nothing was stored. Ask for a new link.",
+            "Your consent could not be stored. Open the link again later, or ask for a new one.",
         ),
     };
     page(status, text)

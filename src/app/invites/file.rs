@@ -1,5 +1,6 @@
 //! The file of the invitations: which links are valid, and what became of the others.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -44,6 +45,9 @@ pub struct Invite {
     pub expires_at: Timestamp,
     #[serde(default)]
     pub outcome: Option<Outcome>,
+    /// Why the last use of the link had no result. The link is still valid.
+    #[serde(default)]
+    pub last_failure: Option<String>,
 }
 
 /// A user of a platform.
@@ -122,6 +126,17 @@ impl InviteFile {
         self.read().map_err(|error| self.failure("read", &error))
     }
 
+    /// Returns the ids of those who have consented on a platform.
+    pub fn consents(&self, platform: PlatformName) -> Result<BTreeSet<String>, Failure> {
+        let invites = self.all()?;
+        let of_platform = invites.iter().filter(|invite| invite.platform == platform);
+        let consents = of_platform.filter_map(|invite| match &invite.outcome {
+            Some(Outcome::Consented { person, .. }) => person.id.clone(),
+            _ => None,
+        });
+        Ok(consents.collect())
+    }
+
     /// Adds an invitation, and removes those whose links expired long ago.
     pub fn add(&self, invite: Invite, now: Timestamp) -> Result<(), Failure> {
         let added = self.change(|invites| {
@@ -161,7 +176,20 @@ impl InviteFile {
 
     /// Records what became of an invitation.
     pub fn finish(&self, taken: &Invite, outcome: Outcome) -> Result<(), Failure> {
-        let finished = self.change(|invites| {
+        self.change_taken(taken, |invite| invite.outcome = Some(outcome))
+    }
+
+    /// Makes the link of an invitation valid again until it expires, because its use had no result.
+    pub fn give_back(&self, taken: &Invite, reason: String) -> Result<(), Failure> {
+        self.change_taken(taken, |invite| {
+            invite.state_hash.clone_from(&taken.state_hash);
+            invite.verifier.clone_from(&taken.verifier);
+            invite.last_failure = Some(reason);
+        })
+    }
+
+    fn change_taken(&self, taken: &Invite, change: impl FnOnce(&mut Invite)) -> Result<(), Failure> {
+        let changed = self.change(|invites| {
             let is_it = |invite: &&mut Invite| {
                 invite.created_at == taken.created_at
                     && invite.platform == taken.platform
@@ -169,10 +197,10 @@ impl InviteFile {
                     && invite.outcome.is_none()
             };
             if let Some(invite) = invites.iter_mut().find(is_it) {
-                invite.outcome = Some(outcome);
+                change(invite);
             }
         });
-        finished.map_err(|error| self.failure("write", &error))
+        changed.map_err(|error| self.failure("write", &error))
     }
 
     fn read(&self) -> io::Result<Vec<Invite>> {
@@ -233,7 +261,24 @@ mod tests {
             created_at: Timestamp::EPOCH,
             expires_at: Timestamp::EPOCH.plus_secs(LIFETIME_SECS),
             outcome: None,
+            last_failure: None,
         }
+    }
+
+    #[test]
+    fn link_that_is_given_back_is_valid_until_it_expires() {
+        let home = tempfile::tempdir().unwrap();
+        let file = InviteFile::of(home.path());
+        let now = Timestamp::EPOCH.plus_secs(60);
+        file.add(invite("right"), now).unwrap();
+        let taken = file.take("right", now).unwrap().unwrap();
+        file.give_back(&taken, "status 500".to_owned()).unwrap();
+        let again = file.take("right", now).unwrap().unwrap();
+        assert_eq!(again.verifier, taken.verifier);
+        assert_eq!(again.last_failure.as_deref(), Some("status 500"));
+        file.give_back(&again, "status 500".to_owned()).unwrap();
+        let expired = now.plus_secs(LIFETIME_SECS);
+        assert!(file.take("right", expired).unwrap().is_none());
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::core::source::PlatformName;
 use crate::failure::{ExitCode, Failure};
 use crate::platforms::Platform;
 use crate::platforms::descriptor::descriptor;
-use crate::platforms::kit::oauth::{Accounts, CodeRequest, Grant, Undescribed, pkce};
+use crate::platforms::kit::oauth::{Accounts, CodeRequest, Grant, Undescribed, fate_of, pkce};
 use crate::secrets;
 use crate::tokens::{StoredToken, TokenStoreExt as _};
 
@@ -93,6 +93,7 @@ pub fn create(
         created_at: now,
         expires_at: now.plus_secs(LIFETIME_SECS),
         outcome: None,
+        last_failure: None,
     };
     file(app).add(invite.clone(), now)?;
     Ok((invite, link))
@@ -113,7 +114,9 @@ pub enum Received {
     Unknown,
     /// Another account was expected.
     OtherAccount,
-    /// The platform issued no token, or nothing could be stored.
+    /// The platform did not confirm the consent. The link stays valid.
+    Unconfirmed,
+    /// Nothing could be stored.
     Failed,
 }
 
@@ -141,23 +144,20 @@ async fn try_receive(
         return Ok(Received::Unknown);
     };
     let adapter = app.platforms.get(invite.platform).await?;
-    let outcome = match adapter.accounts() {
-        Some(accounts) => {
-            let verifier = invite
-                .verifier
-                .as_ref()
-                .map(|verifier| secrets::secret(&*verifier.0));
-            let grant = Grant::Code {
-                code: &code,
-                redirect_uri: &invite.redirect_uri,
-                verifier: verifier.as_ref(),
-            };
-            match accounts.redeem(grant).await {
-                Ok(token) => judge(app, adapter.as_ref(), &invite, token).await?,
-                Err(error) => refused(app, &format!("{} issued no token: {error}", invite.platform)),
-            }
+    let judged = redeem(app, adapter.as_ref(), &invite, &code).await;
+    let outcome = match judged {
+        Ok(Judged::Decided(outcome)) => outcome,
+        Ok(Judged::Unanswered(reason)) => {
+            warn!(platform = %invite.platform, reason, "A consent was not confirmed; its link stays valid");
+            let reason = secrets::mask_foreign(&reason).into_owned();
+            blocking(move || file.give_back(&invite, reason)).await?;
+            return Ok(Received::Unconfirmed);
         }
-        None => refused(app, "the platform has no accounts"),
+        Err(failure) => {
+            let reason = failure.to_string();
+            blocking(move || file.give_back(&invite, reason)).await?;
+            return Err(failure);
+        }
     };
     let received = match &outcome {
         Outcome::Consented { person, kept, .. } => {
@@ -177,6 +177,41 @@ async fn try_receive(
     Ok(received)
 }
 
+/// Exchanges the code of a consent, and decides about the token.
+async fn redeem(
+    app: &App,
+    adapter: &dyn Platform,
+    invite: &Invite,
+    code: &SecretString,
+) -> Result<Judged, Failure> {
+    let Some(accounts) = adapter.accounts() else {
+        return Ok(Judged::Decided(refused(app, "the platform has no accounts")));
+    };
+    let verifier = invite.verifier.as_ref();
+    let verifier = verifier.map(|verifier| secrets::secret(&*verifier.0));
+    let grant = Grant::Code {
+        code,
+        redirect_uri: &invite.redirect_uri,
+        verifier: verifier.as_ref(),
+    };
+    match accounts.redeem(grant).await {
+        Ok(token) => judge(app, adapter, invite, token).await,
+        // The code is spent, but the page of the link issues another one.
+        Err(error) => Ok(Judged::Unanswered(format!(
+            "{} issued no token: {error}",
+            invite.platform
+        ))),
+    }
+}
+
+/// What follows from the use of an invitation.
+pub enum Judged {
+    /// It is used.
+    Decided(Outcome),
+    /// The platform did not answer, for this reason: the same person may try again.
+    Unanswered(String),
+}
+
 /// Begins the reason for the consent of another account.
 const OTHER_ACCOUNT: &str = "the consent is of ";
 
@@ -193,33 +228,27 @@ pub async fn judge(
     adapter: &dyn Platform,
     invite: &Invite,
     pending: StoredToken,
-) -> Result<Outcome, Failure> {
+) -> Result<Judged, Failure> {
     let platform = invite.platform;
+    let refused = |reason: &str| Ok(Judged::Decided(refused(app, reason)));
     let Some(accounts) = adapter.accounts() else {
-        return Ok(refused(app, "the platform has no accounts"));
+        return refused("the platform has no accounts");
     };
     let place = Identity::named(format!("{platform}/broadcaster"));
     let token = match accounts.describe(&place, &pending).await {
         Ok(token) => token,
         Err(Undescribed::Refused) => {
-            return Ok(refused(
-                app,
-                &format!("{platform} rejects the token of this consent"),
-            ));
+            return refused(&format!("{platform} rejects the token of this consent"));
         }
         Err(Undescribed::Unclear(error)) => {
-            let _ = accounts.revoke(&pending).await;
-            return Ok(refused(
-                app,
-                &format!("{platform} did not answer whose consent this is: {error}"),
-            ));
+            let fate = fate_of(platform, accounts.revoke(&pending).await);
+            return Ok(Judged::Unanswered(format!(
+                "{platform} did not answer whose consent this is: {error}; {fate}"
+            )));
         }
     };
     let Some(id) = token.user_id.clone() else {
-        return Ok(refused(
-            app,
-            &format!("{platform} does not return whose consent this is"),
-        ));
+        return refused(&format!("{platform} does not return whose consent this is"));
     };
     let login = match token.login.clone() {
         Some(login) => Some(login),
@@ -234,15 +263,15 @@ pub async fn judge(
         .as_ref()
         .filter(|expected| !is_same(expected, &person))
     {
-        let _ = accounts.revoke(&pending).await;
-        return Ok(refused(
-            app,
-            &format!("{OTHER_ACCOUNT}{person}, and {expected} was invited"),
+        let fate = fate_of(platform, accounts.revoke(&pending).await);
+        return refused(&format!(
+            "{OTHER_ACCOUNT}{person}, and {expected} was invited; {fate}"
         ));
     }
     let lacks = |scope: &&String| !token.scopes.is_empty() && !token.scopes.contains(*scope);
     if let Some(missing) = invite.scopes.iter().find(lacks) {
-        return Ok(refused(app, &format!("{person} did not agree to {missing}")));
+        let fate = fate_of(platform, accounts.revoke(&pending).await);
+        return refused(&format!("{person} did not agree to {missing}; {fate}"));
     }
     let kept = is_kept(platform, &invite.scopes);
     if kept {
@@ -256,11 +285,11 @@ pub async fn judge(
         record.pending = None;
         lease.save(&record).await?;
     }
-    Ok(Outcome::Consented {
+    Ok(Judged::Decided(Outcome::Consented {
         at: app.clock.now(),
         person,
         kept,
-    })
+    }))
 }
 
 fn is_same(expected: &Person, person: &Person) -> bool {

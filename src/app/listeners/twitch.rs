@@ -1,10 +1,13 @@
 //! Twitch's EventSub in this program: its listener, and the plan that `watch --plan` shows.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
 
 use crate::app::App;
+use crate::app::invites::{self, InviteFile};
 use crate::core::observation::{Fact, LinkState, Observation, Transport};
 use crate::core::source::PlatformName;
 use crate::failure::Failure;
@@ -24,6 +27,8 @@ use crate::watch::monitored::{MonitoredSource, MonitoredSources};
 const NAME: &str = "twitch-eventsub";
 /// Capacity of the channel from the listener.
 const CAPACITY: usize = 4096;
+/// How often recorded consents are read.
+const CONSENTS: Duration = Duration::from_mins(1);
 
 /// Returns whether incoming chat is counted over EventSub, and hence nowhere else.
 fn counts_chat(app: &App) -> bool {
@@ -34,7 +39,8 @@ fn counts_chat(app: &App) -> bool {
 
 pub(super) async fn listen(app: &App, engine: &mut Engine) -> Result<(), Failure> {
     let writer = format!("{}-eventsub", engine.instance());
-    let (channels, watched) = watch::channel(monitored(&engine.monitored));
+    let invites = invites::file(app);
+    let (channels, watched) = watch::channel(monitored(&engine.monitored, &invites));
     let options = EventSubOptions {
         chat: counts_chat(app),
         restored: engine.totals(&writer).into_iter().collect(),
@@ -50,7 +56,15 @@ pub(super) async fn listen(app: &App, engine: &mut Engine) -> Result<(), Failure
     engine.add_observer(Arc::new(move |observation| compared.polled(observation)));
     engine.listen(ListenerTask {
         name: NAME.to_owned(),
-        run: Box::new(move |context, stop| Box::pin(run(listener, retried, channels, context, stop))),
+        run: Box::new(move |context, stop| {
+            let listening = Listening {
+                listener,
+                handle: retried,
+                channels,
+                invites,
+            };
+            Box::pin(run(listening, context, stop))
+        }),
         report: Arc::new(move || report(&handle.status())),
     });
     Ok(())
@@ -80,14 +94,32 @@ pub(super) fn leave_closed(app: &App, engine: &Engine) {
     }
 }
 
-/// Runs the listener, forwards its observations, and applies configuration changes to it.
-async fn run(
+/// A listener and what it depends on.
+struct Listening {
     listener: EventSubListener,
     handle: EventSubHandle,
     channels: watch::Sender<Vec<Channel>>,
-    context: ListenerContext,
-    stop: Stop,
-) {
+    invites: InviteFile,
+}
+
+/// Runs the listener, forwards its observations, and applies changes of the configuration and recorded consents to it.
+async fn run(listening: Listening, context: ListenerContext, stop: Stop) {
+    let Listening {
+        listener,
+        handle,
+        channels,
+        invites,
+    } = listening;
+    let update = || {
+        let next = monitored(&context.monitored, &invites);
+        channels.send_if_modified(|now| {
+            let differs = *now != next;
+            *now = next;
+            differs
+        });
+    };
+    let mut consents = tokio::time::interval(CONSENTS);
+    consents.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (sink, mut receive) = mpsc::channel(CAPACITY);
     let (mut changes, mut tokens) = (
         context.monitored.follow(),
@@ -104,14 +136,8 @@ async fn run(
                     None => return,
                 },
                 () = tokens.changed() => handle.retry(),
-                Ok(()) = changes.changed() => {
-                    let next = monitored(&context.monitored);
-                    channels.send_if_modified(|now| {
-                        let differs = *now != next;
-                        *now = next;
-                        differs
-                    });
-                }
+                Ok(()) = changes.changed() => update(),
+                _ = consents.tick() => update(),
             }
         }
     };
@@ -126,17 +152,23 @@ fn report(status: &Status) -> ListenerReport {
     }
 }
 
-fn monitored(monitored: &MonitoredSources) -> Vec<Channel> {
+fn monitored(monitored: &MonitoredSources, invites: &InviteFile) -> Vec<Channel> {
     let by_platform = monitored.all();
     let twitch = by_platform.get(&PlatformName::Twitch).into_iter().flatten();
-    twitch.map(channel).collect()
+    channels(twitch, invites)
 }
 
-fn channel(monitored_source: &MonitoredSource) -> Channel {
-    Channel {
-        source: monitored_source.key.clone(),
-        priority: monitored_source.priority,
-    }
+/// Returns the channels to plan for, with the recorded consents of their broadcasters.
+fn channels<'a>(sources: impl Iterator<Item = &'a MonitoredSource>, invites: &InviteFile) -> Vec<Channel> {
+    // Without the file, subscriptions cost what they cost without a consent; commands report what is wrong with it.
+    let consents = invites.consents(PlatformName::Twitch).unwrap_or_default();
+    sources
+        .map(|source| Channel {
+            source: source.key.clone(),
+            priority: source.priority,
+            has_consented: consents.contains(source.key.id()),
+        })
+        .collect()
 }
 
 /// Plans which Twitch channels `watch` would subscribe to, and which it would poll. No socket is opened; only a token that
@@ -144,7 +176,7 @@ fn channel(monitored_source: &MonitoredSource) -> Channel {
 pub async fn eventsub_plan(app: &App) -> Result<(Vec<Channel>, Plan), Failure> {
     let platforms = app.platforms.needed().await?;
     let monitored_sources = app.sources.monitored(&platforms).await?;
-    let channels: Vec<_> = of_twitch(&monitored_sources).collect();
+    let channels = channels(of_twitch(&monitored_sources), &invites::file(app));
     if !app.settings.platforms.twitch.eventsub {
         let plan = Plan::nothing(&channels, OFF);
         return Ok((channels, plan));
@@ -157,7 +189,7 @@ pub async fn eventsub_plan(app: &App) -> Result<(Vec<Channel>, Plan), Failure> {
 /// Returns the plan, as far as it follows from stored data, without any request.
 pub async fn eventsub_plan_by_memory(app: &App) -> Result<Plan, Failure> {
     let monitored_sources = app.sources.remembered();
-    let channels: Vec<_> = of_twitch(&monitored_sources).collect();
+    let channels = channels(of_twitch(&monitored_sources), &invites::file(app));
     if !app.settings.platforms.twitch.eventsub {
         return Ok(Plan::nothing(&channels, OFF));
     }
@@ -168,9 +200,8 @@ pub async fn eventsub_plan_by_memory(app: &App) -> Result<Plan, Failure> {
 
 const OFF: &str = "twitch.eventsub is switched off";
 
-fn of_twitch(monitored_sources: &[MonitoredSource]) -> impl Iterator<Item = Channel> {
+fn of_twitch(monitored_sources: &[MonitoredSource]) -> impl Iterator<Item = &MonitoredSource> {
     monitored_sources
         .iter()
         .filter(|monitored_source| monitored_source.key.platform() == PlatformName::Twitch)
-        .map(channel)
 }

@@ -4,10 +4,10 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 
 use crate::app::App;
-use crate::cli::context::{Context, Setup};
+use crate::cli::context::{Context, Setup, chmod};
 use crate::cli::output::{Listing, humane};
 use crate::cli::reports::doctor::{Check, Outcome};
-use crate::config::{Configuration, Problem, TokenTarget};
+use crate::config::{Configuration, ExposedFile, Problem, TokenTarget};
 use crate::core::source::PlatformName;
 use crate::failure::{ExitCode, Failure};
 
@@ -53,19 +53,19 @@ pub async fn run(
     cx: Option<&Context>,
     args: &DoctorArgs,
 ) -> Result<ExitCode, Failure> {
-    let wanted = |area: &str| args.areas.is_empty() || args.areas.iter().any(|asked| asked == area);
-    let checks = checks(configuration, cx, &wanted).await;
+    let checks = checks(configuration, cx, &args.areas).await;
     let exit = exit_code(&checks, args.strict);
     setup.output.print(&Listing::new(setup.clock.now(), checks))?;
     Ok(exit)
 }
 
-/// Checks the areas that are `wanted`, and returns the results, failures first.
+/// Checks the areas that are `named`, or all if none is, and returns the results, failures first.
 pub(super) async fn checks(
     configuration: &Configuration,
     cx: Option<&Context>,
-    wanted: &dyn Fn(&str) -> bool,
+    named: &[String],
 ) -> Vec<Check> {
+    let wanted = |area: &str| named.is_empty() || named.iter().any(|asked| asked == area);
     let mut checks = Vec::new();
     if wanted("configuration") {
         checks.extend(of_configuration(configuration));
@@ -75,7 +75,11 @@ pub(super) async fn checks(
         checks.extend(of_configuration(configuration).into_iter().filter(failed));
     }
     match cx {
-        Some(cx) => checks.extend(cx.progress.during(Box::pin(of_running(cx, wanted))).await),
+        Some(cx) => {
+            let is_named = |area: &str| named.iter().any(|asked| asked == area);
+            let running = Box::pin(of_running(cx, &wanted, &is_named));
+            checks.extend(cx.progress.during(running).await);
+        }
         None => checks.extend(
             areas()
                 .into_iter()
@@ -149,6 +153,7 @@ fn of_configuration(configuration: &Configuration) -> Vec<Check> {
     if configuration.problems.is_empty() {
         checks.push(Check::new(AREA, "settings", Outcome::Ok, "valid"));
     }
+    checks.extend(configuration.exposed.iter().map(exposed));
     let sources = configuration.settings.sources.len();
     checks.push(if unread {
         Check::new(
@@ -170,9 +175,25 @@ fn of_configuration(configuration: &Configuration) -> Vec<Check> {
     checks
 }
 
-async fn of_running(cx: &Context, wanted: &dyn Fn(&str) -> bool) -> Vec<Check> {
+/// Returns the check of a file whose secrets others may read.
+pub(super) fn exposed(file: &ExposedFile) -> Check {
+    Check::new("configuration", "secrets", Outcome::Warn, file.to_string()).next(chmod(file))
+}
+
+async fn of_running(
+    cx: &Context,
+    wanted: &(dyn Fn(&str) -> bool + Sync),
+    is_named: &(dyn Fn(&str) -> bool + Sync),
+) -> Vec<Check> {
     let app = &cx.app;
     let mut checks = Vec::new();
+    if wanted("configuration") {
+        let merged = app.sources.all().merged.into_iter();
+        checks.extend(merged.map(|merged| {
+            Check::new("configuration", "duplicate", Outcome::Warn, merged.to_string())
+                .next("bitbrat sources list")
+        }));
+    }
     if wanted("state") {
         checks.extend(state::directory(&app.settings, &app.state_file_path()));
     }
@@ -190,7 +211,7 @@ async fn of_running(cx: &Context, wanted: &dyn Fn(&str) -> bool) -> Vec<Check> {
     }
     for platform in PlatformName::ALL {
         if wanted(platform.as_str()) {
-            checks.extend(platforms::check(cx, platform).await);
+            checks.extend(platforms::check(cx, platform, is_named(platform.as_str())).await);
         }
     }
     checks

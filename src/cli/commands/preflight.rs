@@ -9,14 +9,14 @@ use futures_util::future::{BoxFuture, FutureExt as _, join_all};
 use jiff::civil::Time;
 use jiff::tz::TimeZone;
 
-use crate::app::App;
+use crate::app::{App, Sources};
 use crate::blocking::blocking;
 use crate::cli::commands::doctor::{self, bus, reach, state, store};
 use crate::cli::context::Context;
 use crate::cli::output::view::Tone;
-use crate::cli::output::{Listing, Note};
+use crate::cli::output::{Listing, Note, humane};
 use crate::cli::reports::doctor::{Check, Outcome};
-use crate::cli::reports::preflight::{PreflightCheck, exit_code};
+use crate::cli::reports::preflight::{PreflightCheck, Readiness, exit_code};
 use crate::config::parse_duration;
 use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
@@ -25,8 +25,9 @@ use crate::failure::{ExitCode, Failure};
 mod accounts;
 mod limit;
 mod permissions;
+mod push;
 
-use limit::{LIMIT, Limited};
+use limit::{LIMIT, Limited, NAMES_LIMIT};
 
 /// Check that all works until the end of a show
 ///
@@ -108,29 +109,55 @@ pub async fn run(cx: &Context, args: &PreflightArgs) -> Result<ExitCode, Failure
     let mut checks = cx.progress.during(Box::pin(all(cx, &limited, until))).await;
     checks.sort_by_key(|check| check.outcome);
     let exit = exit_code(&checks);
+    let result = result(&checks, &shown(until, &zone));
     let mut report = Listing::new(now, checks);
-    report.notes.extend(until_note(until, &zone));
+    report.notes.push(result);
     cx.output.print(&report)?;
     limited.finish_refreshes(cx).await;
     Ok(exit)
 }
 
-/// Returns the note that names the end of the show as it was understood.
-fn until_note(until: Timestamp, zone: &TimeZone) -> Option<Note> {
-    let at = jiff::Timestamp::from_millisecond(until.as_millis()).ok()?;
-    let text = at
-        .to_zoned(zone.clone())
-        .strftime("%Y-%m-%d %H:%M %Z")
-        .to_string();
-    Some(Note::hint(
-        Tone::Good,
-        format!("checked for a show until {text}"),
-        None,
-    ))
+/// Returns the end of the show as it was understood.
+fn shown(until: Timestamp, zone: &TimeZone) -> String {
+    match jiff::Timestamp::from_millisecond(until.as_millis()) {
+        Ok(at) => at
+            .to_zoned(zone.clone())
+            .strftime("%Y-%m-%d %H:%M %Z")
+            .to_string(),
+        Err(_) => until.to_string(),
+    }
+}
+
+/// Returns the last line: the result of all checks, for a show until `until`.
+fn result(checks: &[PreflightCheck], until: &str) -> Note {
+    let count = |outcome| checks.iter().filter(|check| check.outcome == outcome).count();
+    let (failed, unknown) = (count(Readiness::Fail), count(Readiness::Unknown));
+    let warnings = humane::count(count(Readiness::Warn) as u64, "warning");
+    let parts = [(failed, "failed"), (unknown, "unknown")];
+    let parts = parts.into_iter().filter(|(count, _)| *count > 0);
+    let mut parts: Vec<String> = parts.map(|(count, what)| format!("{count} {what}")).collect();
+    let (tone, ready) = match (parts.is_empty(), count(Readiness::Warn)) {
+        (true, 0) => (Tone::Good, "ready"),
+        (true, _) => (Tone::Warn, "ready"),
+        (false, _) => (Tone::Bad, "not ready"),
+    };
+    if count(Readiness::Warn) > 0 {
+        parts.push(warnings);
+    }
+    let result = match parts.is_empty() {
+        true => "all OK".to_owned(),
+        false => parts.join(", "),
+    };
+    let what = format!(
+        "{ready} for a show until {until}: {result} ({})",
+        humane::count(checks.len() as u64, "check")
+    );
+    Note::hint(tone, what, None)
 }
 
 /// Runs every check at the same time.
 async fn all<'a>(cx: &'a Context, limited: &Limited<'a>, until: Timestamp) -> Vec<PreflightCheck> {
+    let found = resolve_names(cx, limited).await;
     let mut checks: Vec<BoxFuture<'_, Vec<PreflightCheck>>> = vec![
         within(limited, "state", "directory", of_disk(&cx.app)).boxed(),
         within(limited, "tokens", "token store", async {
@@ -150,7 +177,25 @@ async fn all<'a>(cx: &'a Context, limited: &Limited<'a>, until: Timestamp) -> Ve
         }
     }
     let checks = join_all(checks).await.into_iter().flatten();
-    std::iter::once(of_sources(cx)).chain(checks).collect()
+    let exposed = cx.exposed.iter().map(|file| doctor::exposed(file).into());
+    exposed
+        .chain(of_sources(cx, found.as_ref()))
+        .chain(checks)
+        .collect()
+}
+
+/// Looks up the ids of configured names that are not known yet, as in a new state directory: without an id, a source cannot be checked.
+/// Returns `None` if that takes too long.
+async fn resolve_names<'a>(cx: &'a Context, limited: &Limited<'a>) -> Option<Sources> {
+    let known = cx.app.sources.all();
+    if known.unresolved.is_empty() {
+        return Some(known);
+    }
+    let resolved = limited.within(NAMES_LIMIT, async {
+        let platforms = cx.app.platforms.needed().await?;
+        cx.app.sources.resolve(&platforms).await
+    });
+    resolved.await?.ok()
 }
 
 /// Runs checks within the time limit.
@@ -175,27 +220,28 @@ fn unanswered(area: &str, name: &str) -> PreflightCheck {
 }
 
 /// Checks that there is something to show, and that the ids of all sources are known: without one, a source is not checked.
-fn of_sources(cx: &Context) -> PreflightCheck {
-    let sources = cx.app.sources.all();
+fn of_sources(cx: &Context, resolved: Option<&Sources>) -> Vec<PreflightCheck> {
+    let stored = cx.app.sources.all();
+    let sources = resolved.unwrap_or(&stored);
     let check = |outcome, detail: String| Check::new("sources", "configured", outcome, detail);
-    let check = match (sources.known.len(), sources.unresolved.as_slice()) {
+    let known = match (sources.known.len(), sources.unresolved.as_slice()) {
         (0, []) => check(Outcome::Fail, "none are configured".to_owned()).next("bitbrat init"),
         (count, []) => check(Outcome::Ok, format!("the ids of {count} are known")),
-        (_, unresolved) => {
-            let names: Vec<&str> = unresolved
-                .iter()
-                .map(|source| source.name.as_str())
-                .take(5)
-                .collect();
-            let detail = format!(
-                "the ids of {} are not known yet: {}",
-                unresolved.len(),
-                names.join(", ")
-            );
+        (_, [first, others @ ..]) => {
+            let more = match others.len() {
+                0 => String::new(),
+                count => format!(" (and {count} more)"),
+            };
+            let detail = format!("the id of {}{more} is not known: {}", first.name, first.reason);
             check(Outcome::Skipped, detail).next("bitbrat probe")
         }
     };
-    check.into()
+    let merged = sources.merged.iter();
+    let merged = merged.map(|merged| Check::new("sources", "duplicate", Outcome::Warn, merged.to_string()));
+    std::iter::once(known)
+        .chain(merged)
+        .map(PreflightCheck::from)
+        .collect()
 }
 
 async fn of_disk(app: &App) -> Vec<Check> {
@@ -235,6 +281,7 @@ async fn of_platform<'a>(
         )
         .boxed(),
         within(limited, area, "push", doctor::platforms::listener(cx, platform)).boxed(),
+        within(limited, area, push::NAME, push::plan(cx, platform)).boxed(),
     ];
     let mut found: Vec<PreflightCheck> = Vec::new();
     for check in join_all(checks).await.into_iter().flatten() {
@@ -265,6 +312,37 @@ async fn addresses(cx: &Context, platform: PlatformName) -> Vec<PreflightCheck> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn last_line_counts_what_is_not_ok() {
+        let check = |outcome| PreflightCheck::from(Check::new("twitch", "x", outcome, ""));
+        let (ok, warn) = (check(Outcome::Ok), check(Outcome::Warn));
+        let (fail, unknown) = (check(Outcome::Fail), check(Outcome::Skipped));
+        for (checks, tone, expected) in [
+            (
+                vec![ok.clone()],
+                Tone::Good,
+                "ready for a show until 23:00: all OK (1 check)",
+            ),
+            (
+                vec![ok.clone(), warn.clone()],
+                Tone::Warn,
+                "ready for a show until 23:00: 1 warning (2 checks)",
+            ),
+            (
+                vec![fail.clone(), fail, unknown.clone(), warn],
+                Tone::Bad,
+                "not ready for a show until 23:00: 2 failed, 1 unknown, 1 warning (4 checks)",
+            ),
+            (
+                vec![ok, unknown],
+                Tone::Bad,
+                "not ready for a show until 23:00: 1 unknown (2 checks)",
+            ),
+        ] {
+            assert_eq!(result(&checks, "23:00"), Note::hint(tone, expected, None));
+        }
+    }
 
     #[test]
     fn end_of_the_show_is_read_in_three_forms() {

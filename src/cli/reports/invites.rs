@@ -40,7 +40,7 @@ pub struct InviteItem {
     pub used_at: Option<Timestamp>,
     /// Whether the token is stored; without it only the consent is recorded.
     pub kept: bool,
-    /// Why it was refused.
+    /// Why it was refused, or why the last use of a link that is still valid failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -92,7 +92,12 @@ impl InviteItem {
                 item.state = InviteState::Refused;
                 item.reason = Some("receiving it was interrupted; send a new link".to_owned());
             }
-            None => {}
+            None => {
+                let failed =
+                    |why: &String| format!("the last use failed, and the link is still valid: {why}");
+                let is_waiting = item.state == InviteState::Waiting;
+                item.reason = invite.last_failure.as_ref().filter(|_| is_waiting).map(failed);
+            }
         }
         item
     }

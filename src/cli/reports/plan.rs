@@ -159,6 +159,7 @@ mod tests {
             .map(|id: i64| Channel {
                 source: SourceKey::new(PlatformName::Twitch, &id.to_string()).unwrap(),
                 priority: -id,
+                has_consented: false,
             })
             .collect();
         let bot = Account {

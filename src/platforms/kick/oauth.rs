@@ -21,7 +21,7 @@ use crate::platforms::PlatformError;
 use crate::platforms::kit::meter::Meter;
 use crate::platforms::kit::oauth::{
     self, Access, CodeRequest, Credentials, Described, Grant, GrantError, Granted, Owner, Provider,
-    TokenManager, Validation,
+    TokenManager, Validation, left_alone,
 };
 use crate::platforms::kit::token_check::{Refresh, TokenStatus};
 use crate::tokens::{StoredToken, TokenKind};
@@ -317,7 +317,10 @@ fn no_identity() -> PlatformError {
 fn not_ours(identity: &Identity, owner: &str) -> PlatformError {
     PlatformError::OtherAccount {
         platform: PlatformName::Kick,
-        what: format!("its own token for `{identity}`, but the one at hand belongs to {owner}"),
+        what: format!(
+            "its own token for `{identity}`, but the one at hand belongs to {owner}; {}",
+            left_alone(identity)
+        ),
     }
 }
 

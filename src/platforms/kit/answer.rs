@@ -247,13 +247,13 @@ mod tests {
     #[test]
     fn statuses_mean_the_same_everywhere() {
         for (status, expected) in [
-            (302, "twitch cannot be reached for the users: because"),
+            (302, "twitch answered the users with status 302: because"),
             (400, "twitch rejected the users: because"),
             (401, "twitch refused the credentials: because"),
             (403, "twitch does not allow the users: because"),
             (404, "twitch rejected the users: because"),
             (429, "twitch asked for fewer requests"),
-            (500, "twitch cannot be reached for the users: because"),
+            (500, "twitch answered the users with status 500: because"),
         ] {
             let json = format!(r#"{{"status":{status},"message":"because"}}"#);
             let json: &'static str = Box::leak(json.into_boxed_str());

@@ -1,6 +1,7 @@
 //! The contract of the token store port, checked against every adapter. A further adapter adds a world and one line at the end.
 
 mod firestore;
+mod interleavings;
 mod suite;
 pub mod worlds;
 

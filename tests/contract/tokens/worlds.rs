@@ -82,6 +82,20 @@ impl Platform {
         self.raw.raw(&format!("{place}/token")).await
     }
 
+    /// Makes the refresh that is recorded of a place as old as if its machine had been gone for long.
+    pub async fn pass_deadline(&self, document: &str) {
+        let mut own = stores::FirestoreWorld::with(Retention::default()).await;
+        own.target = self.raw.target.clone();
+        "bitbrat_tokens".clone_into(&mut own.target.collection);
+        let Some(mut record) = own.raw(document).await else {
+            return;
+        };
+        if let Some(deadline) = record.pointer_mut("/intent/deadline") {
+            *deadline = "2000-01-01T00:00:00.000Z".into();
+            own.put_raw(document, record).await;
+        }
+    }
+
     /// Opens the tokens on the machine with this state directory.
     pub fn open(&self, machine: &TempDir, refresh: bool) -> FirestoreTokenStore {
         FirestoreTokenStore::new(FirestoreTokenOptions {

@@ -127,6 +127,8 @@ pub(super) async fn refresh(cx: &Context, args: &RefreshArgs) -> Result<ExitCode
 /// Runs `auth logout`.
 pub(super) async fn logout(cx: &Context, args: &LogoutArgs) -> Result<ExitCode, Failure> {
     let (platform, identity) = args.account.resolve(cx).await?;
+    // A configured token that was never stored is a token of the account, too: it is revoked, and not stored at the next start.
+    cx.app.platforms.seed_tokens().await?;
     let store = cx.app.tokens();
     let lease = store.lease(&identity).await?;
     let journal = store.journal();
@@ -176,11 +178,10 @@ pub(super) async fn logout(cx: &Context, args: &LogoutArgs) -> Result<ExitCode, 
         run_probe::save_accounts(cx, &BTreeMap::from([(identity.clone(), check)])).await;
     }
     if cx.app.platforms.is_seeded(&identity) {
-        notes.push(Note::hint(
-            Tone::Warn,
-            "the configuration still contains an access token, which is stored again at the next start",
-            None,
-        ));
+        let what = format!(
+            "the configuration still contains a token of {identity}, which is not used again after this logout; remove it"
+        );
+        notes.push(Note::hint(Tone::Warn, what, Some("bitbrat config show")));
     }
     cx.output.print(&AuthReport {
         as_of: cx.app.clock.now(),

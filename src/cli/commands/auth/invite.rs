@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::app::Lookup;
-use crate::app::invites::{self, Invite, Outcome, Person, Received, callback};
+use crate::app::invites::{self, Invite, Judged, Outcome, Person, Received, callback};
 use crate::cli::complete;
 use crate::cli::context::Context;
 use crate::cli::login::{self, Keyboard, Login, loopback};
@@ -275,8 +275,15 @@ impl Inviting<'_> {
             created_at: now,
             expires_at: now,
             outcome: None,
+            last_failure: None,
         };
-        let outcome = invites::judge(app, self.adapter, &invite, token).await?;
+        let outcome = match invites::judge(app, self.adapter, &invite, token).await? {
+            Judged::Decided(outcome) => outcome,
+            Judged::Unanswered(reason) => {
+                return Err(Failure::new(ExitCode::NoEvidence, reason)
+                    .hint("nothing was stored; run the command again for a new code"));
+            }
+        };
         let is_refused = matches!(outcome, Outcome::Refused { .. });
         invite.outcome = Some(outcome);
         invites::file(app).add(invite.clone(), now)?;
@@ -326,7 +333,11 @@ fn note_of(item: &InviteItem) -> Note {
             let why = reason
                 .clone()
                 .unwrap_or_else(|| "there was no consent".to_owned());
-            Note::hint(Tone::Bad, format!("nothing was stored: {why}"), None)
+            let mut command = format!("bitbrat auth invite {}", item.platform);
+            if let Some(login) = &item.login {
+                command.push_str(&format!(" {login}"));
+            }
+            Note::hint(Tone::Bad, format!("nothing was stored: {why}"), Some(&command))
         }
     }
 }

@@ -8,6 +8,7 @@ use clap_complete::ArgValueCompleter;
 use super::{account, item, with_token};
 use crate::cli::complete;
 use crate::cli::context::Context;
+use crate::cli::interruption;
 use crate::cli::login::{self, Keyboard, Login};
 use crate::cli::output::Note;
 use crate::cli::output::view::Tone;
@@ -18,11 +19,11 @@ use crate::core::source::{PlatformName, SourceKey};
 use crate::failure::{ExitCode, Failure};
 use crate::platforms::Platform;
 use crate::platforms::discord::permissions::{NEEDED, invite_link};
-use crate::platforms::kit::oauth::{Accounts, Undescribed};
+use crate::platforms::kit::oauth::{Accounts, Undescribed, fate_of};
 use crate::platforms::kit::token_check::LOST;
 use crate::platforms::kit::token_check::Refresh;
 use crate::secrets;
-use crate::tokens::{StoredToken, TokenLease, TokenRecord, TokenStore, TokenStoreExt as _};
+use crate::tokens::{StoredToken, TokenLease, TokenRecord, TokenStore, TokenStoreExt as _, login_command};
 
 /// Log in to an account
 ///
@@ -68,6 +69,14 @@ impl LoginArgs {
     /// The platform.
     pub(super) fn platform(&self) -> PlatformName {
         self.platform
+    }
+
+    /// Sets what is reported if a signal ends the login. As a part of another command, it is that one's to say.
+    fn leaves(&self, what: &str, place: &Identity) {
+        if !self.is_part {
+            let command = login_command(place.as_str());
+            interruption::leaves(vec![Note::hint(Tone::Warn, what, Some(&command))]);
+        }
     }
 
     /// Prints the account that was logged in to.
@@ -139,6 +148,7 @@ pub(super) async fn run(
     args: &LoginArgs,
     keyboard: &mut Keyboard,
 ) -> Result<ExitCode, Failure> {
+    cx.warn_of_exposed_secrets()?;
     // A configured token that was never stored would replace the one of this login at the next start.
     cx.app.platforms.seed_tokens().await?;
     if args.platform == PlatformName::Discord && (args.browser || args.qr) {
@@ -260,6 +270,7 @@ async fn with_consent(
         scopes: scopes(cx, platform, target, stored.token.as_ref()).join(" "),
     };
     let in_browser = args.browser || platform == PlatformName::Kick;
+    args.leaves(&format!("stopped; no login of {place} was stored"), &place);
     let obtained = if in_browser {
         login::browser::obtain(&login, keyboard).await?
     } else {
@@ -274,6 +285,10 @@ async fn with_consent(
     record.pending = Some(token);
     lease.save(&record).await?;
     drop(lease);
+    args.leaves(
+        &format!("stopped; the login of {place} is stored, but not used until it is known whose it is"),
+        &place,
+    );
     tracing::debug!(account = %place, "The token of the login is stored; asking whose it is");
     finish(cx, args, target, adapter, accounts, keyboard).await
 }
@@ -347,11 +362,12 @@ async fn finish(
     match accounts.owner_of(&identity).or(known_id) {
         Some(expected) if expected != user_id => {
             discard(&lease, &mut record).await?;
-            let _ = accounts.revoke(&pending).await;
+            let fate = fate_of(platform, accounts.revoke(&pending).await);
             let is_stored = known.is_some();
             let login = known.and_then(|token| token.login);
             let expected = account::named(adapter, &expected, login).await;
-            return Err(wrong_account(platform, &identity, &owner, &expected, is_stored));
+            let failure = wrong_account(platform, &identity, &owner, &expected, is_stored);
+            return Err(failure.cause(fate));
         }
         Some(_) => {}
         None if args.yes => {}
@@ -359,8 +375,8 @@ async fn finish(
             let question = format!("You are logged in as {owner}. Is this the account for {identity}?");
             if keyboard.confirms(&question, true).await? == Some(false) {
                 discard(&lease, &mut record).await?;
-                let _ = accounts.revoke(&pending).await;
-                let what = format!("{owner} was not stored as {identity}");
+                let fate = fate_of(platform, accounts.revoke(&pending).await);
+                let what = format!("{owner} was not stored as {identity}; {fate}");
                 return Err(Failure::new(ExitCode::Failed, what)
                     .hint("log in again with the right account, in a private window of the browser"));
             }
@@ -398,7 +414,7 @@ fn wrong_account(
 ) -> Failure {
     let what = format!("you are logged in as {owner}, but {identity} is {expected}; nothing was changed");
     let failure = Failure::new(ExitCode::Unauthorized, what).hint(format!(
-        "open the page in a private window and log in to {} as {expected}",
+        "run the command again, open the page in a private window, and log in to {} as {expected}",
         platform.rules().title
     ));
     let failure = if identity.as_str().ends_with("/bot") {

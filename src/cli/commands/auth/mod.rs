@@ -96,10 +96,15 @@ async fn status(cx: &Context, args: &StatusArgs) -> Result<ExitCode, Failure> {
             }
         }
     }
+    // Of a login that is not finished it is not known whether it will do.
+    let start = match pending.is_empty() {
+        true => ExitCode::Healthy,
+        false => ExitCode::NoEvidence,
+    };
     let exit = items
         .iter()
         .map(|item| exit_code(item.status))
-        .fold(ExitCode::Healthy, ExitCode::worse);
+        .fold(start, ExitCode::worse);
     let others = problems.iter().filter(|problem| !names_account(&items, problem));
     let notes = others.map(|problem| Note::hint(Tone::Warn, &problem.text, None));
     let notes = notes.chain(pending.iter().map(unfinished)).collect();

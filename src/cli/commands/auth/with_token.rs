@@ -8,6 +8,7 @@ use secrecy::ExposeSecret as _;
 use super::account::named;
 use super::login::LoginArgs;
 use super::{ask, is_of_missing_account, is_of_other_account, item};
+use crate::blocking::blocking;
 use crate::cli::context::Context;
 use crate::cli::login::Keyboard;
 use crate::cli::output::Note;
@@ -160,7 +161,7 @@ fn reject_other_owner(
     match (owner(stored), owner(proven)) {
         (Some(stored), Some(new)) if stored != new => {
             let what = format!(
-                "this token belongs to user {new}, and {identity} is user {stored}; nothing was stored"
+                "this token belongs to user {new}, and {identity} is user {stored}; nothing was stored, and the token was not revoked"
             );
             let advice = format!(
                 "log in with that account's own token, or run `bitbrat auth logout {identity}` first"
@@ -229,10 +230,13 @@ pub(super) async fn read_token(
         let refresh = keyboard.asks_hidden("Refresh token, if there is one: ").await?;
         bytes.extend([access, refresh].join("\n").into_bytes());
     } else {
-        std::io::stdin()
-            .take(64 * 1024)
-            .read_to_end(&mut bytes)
-            .map_err(|error| cannot().because(&error))?;
+        // A read that waits for ever must not keep signals from being handled.
+        let read = blocking(|| {
+            let mut bytes = Vec::new();
+            std::io::stdin().take(64 * 1024).read_to_end(&mut bytes)?;
+            std::io::Result::Ok(bytes)
+        });
+        bytes = read.await.map_err(|error| cannot().because(&error))?;
     }
     // PowerShell writes UTF-16, and editors a byte order mark.
     let text = crate::config::decode_text(&bytes).map_err(|reason| cannot().hint(reason))?;

@@ -18,17 +18,17 @@ const SKEW_WARN: u64 = 5_000;
 /// With more than this, signatures and tokens are rejected.
 const SKEW_FAIL: u64 = 300_000;
 
-pub async fn check(cx: &Context, platform: PlatformName) -> Vec<Check> {
+/// Checks everything about a platform. Without a source it is skipped unless it `is_named`: then its application and accounts are
+/// checked, because other commands advise that.
+pub async fn check(cx: &Context, platform: PlatformName, is_named: bool) -> Vec<Check> {
     let area = platform.as_str();
-    if !cx
-        .app
-        .settings
-        .sources
-        .iter()
-        .any(|spec| spec.platform == platform)
-    {
+    let mut sources = cx.app.settings.sources.iter();
+    let has_source = sources.any(|spec| spec.platform == platform);
+    let skipped =
+        |detail: String, next: String| vec![Check::new(area, "all", Outcome::Skipped, detail).next(next)];
+    if !has_source && !is_named {
         let detail = format!("no {platform} source is configured");
-        return vec![Check::new(area, "all", Outcome::Skipped, detail)];
+        return skipped(detail, format!("bitbrat doctor {area}"));
     }
     let mut checks = Vec::new();
     let mut skew = None;
@@ -40,6 +40,14 @@ pub async fn check(cx: &Context, platform: PlatformName) -> Vec<Check> {
     checks.push(clock(area, skew, store::ahead(&cx.app).await));
     let application = application(cx, platform).await;
     let others = identities(cx, platform).await;
+    let bot = format!("{platform}/bot");
+    let has_account = others.iter().any(|check| check.name.contains(&bot));
+    if !has_source && application.is_none() && others.is_empty() {
+        let detail =
+            format!("neither a source nor an application nor an account of {platform} is configured");
+        checks.extend(skipped(detail, login_command(&bot)));
+        return checks;
+    }
     // The check of just now is newer than what is stored.
     let tried = application.as_ref().map(|check| check.name.clone());
     checks.extend(
@@ -48,8 +56,20 @@ pub async fn check(cx: &Context, platform: PlatformName) -> Vec<Check> {
             .filter(|check| Some(&check.name) != tried.as_ref()),
     );
     checks.extend(application);
-    checks.extend(rate_limits(cx, platform).await);
-    checks.extend(listener(cx, platform).await);
+    if has_source {
+        checks.extend(rate_limits(cx, platform).await);
+        checks.extend(listener(cx, platform).await);
+    } else {
+        if !has_account {
+            let detail = "there is no token";
+            let check = Check::new(area, &format!("account {bot}"), Outcome::Warn, detail);
+            checks.push(check.next(login_command(&bot)));
+        }
+        let detail =
+            format!("no {platform} source is configured, so only its application and accounts were checked");
+        let next = "bitbrat sources add --help".to_owned();
+        checks.extend(skipped(detail, next));
+    }
     checks
 }
 
@@ -124,7 +144,8 @@ async fn identities(cx: &Context, platform: PlatformName) -> Vec<Check> {
         Ok(found) => found,
         Err(failure) => {
             let reason = failure.with_causes();
-            return vec![Check::new(area, "identities", Outcome::Skipped, reason)];
+            let check = Check::new(area, "identities", Outcome::Skipped, reason);
+            return vec![check.next("bitbrat doctor tokens")];
         }
     };
     let mut checks: Vec<Check> = found.items.iter().map(|item| identity(area, item)).collect();
@@ -179,7 +200,8 @@ pub fn identity(area: &str, item: &IdentityItem) -> Check {
         AuthState::Revoked => Check::new(area, &name, Outcome::Fail, format!("REVOKED{why}")).next(login),
         AuthState::Rejected => Check::new(area, &name, Outcome::Fail, format!("REJECTED{why}")).next(login),
         AuthState::Missing => Check::new(area, &name, Outcome::Fail, "there is no token").next(login),
-        AuthState::Unknown => Check::new(area, &name, Outcome::Skipped, "not checked"),
+        AuthState::Unknown => Check::new(area, &name, Outcome::Skipped, format!("not checked{why}"))
+            .next(format!("bitbrat auth status {area}")),
     }
 }
 
@@ -197,7 +219,10 @@ pub async fn rate_limits(cx: &Context, platform: PlatformName) -> Vec<Check> {
     };
     let adapter = match cx.app.platforms.get(platform).await {
         Ok(adapter) => adapter,
-        Err(failure) => return vec![Check::new(area, "rate limit", Outcome::Skipped, failure.what)],
+        Err(failure) => {
+            let check = Check::new(area, "rate limit", Outcome::Skipped, failure.what);
+            return vec![check.next("bitbrat config check")];
+        }
     };
     let (probes, source) = (ProbeSet::from([Probe::Connection]), source.key.clone());
     run_probe::run_probe(cx, std::slice::from_ref(&adapter), &probes, &[source]).await;

@@ -104,6 +104,16 @@ impl Files {
         Ok(notes)
     }
 
+    /// Returns the paths of the files that are there.
+    pub fn present(&self) -> Vec<String> {
+        let unit = self.work_dir.join(UNIT);
+        let files = [&self.config, &self.env, &unit].into_iter();
+        files
+            .filter(|path| path.exists())
+            .map(|path| path.display().to_string())
+            .collect()
+    }
+
     /// Copies the configuration to a new name beside it.
     fn keep_old(&self) -> Result<PathBuf, Failure> {
         let name = |number: u32| {

@@ -10,12 +10,13 @@ use clap::Args;
 use clap_complete::ArgValueCompleter;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::app::App;
 use crate::app::demo::Demo;
+use crate::app::{App, Untried};
 use crate::cli::commands::auth;
 use crate::cli::commands::sources::status;
 use crate::cli::complete;
 use crate::cli::context::{Context, Setup};
+use crate::cli::interruption;
 use crate::cli::login::Keyboard;
 use crate::cli::output::view::Tone;
 use crate::cli::output::{Note, write_err};
@@ -137,17 +138,9 @@ impl Answers {
 
 pub async fn run(setup: &mut Setup, demo: Option<Demo>, args: &InitArgs) -> Result<ExitCode, Failure> {
     let mut keyboard = Keyboard::open();
-    if args.yes && args.channels.is_empty() {
-        let what = "with --yes nothing is asked, so at least one channel has to be named";
-        return Err(Failure::new(ExitCode::Usage, what).hint("add --channel twitch:NAME"));
-    }
-    if !args.yes && !can_ask(&keyboard, &setup.inputs.environment) {
-        return Err(Failure::new(
-            ExitCode::Usage,
-            "no terminal: use `init --yes --channel twitch:NAME`",
-        )
-        .hint("`bitbrat init --help` describes the other flags"));
-    }
+    let nothing = Note::hint(Tone::Warn, "stopped; nothing was written", None);
+    interruption::leaves(vec![nothing]);
+    require_answers(setup, args, &keyboard)?;
     let files = Files::of(setup, demo.is_some(), args.force)?;
     // As if the file were empty, also where there is none yet.
     let mut inputs = ConfigInputs {
@@ -188,11 +181,104 @@ pub async fn run(setup: &mut Setup, demo: Option<Demo>, args: &InitArgs) -> Resu
     }
     let configuration = setup.configuration();
     warn_of_other_sources(setup, &configuration, &files)?;
+    let written = Written::of(&configuration, &files, demo.is_some());
+    interruption::leaves(written.left_behind(&answers, &[]));
     let cx = crate::cli::prepare(setup, configuration, demo).await?;
-    let exit = log_in(&cx, &answers, &mut keyboard).await?;
+    let refused = refused_applications(&cx, &answers, &written).await;
+    let exit = log_in(&cx, &answers, &refused, &written, &mut keyboard).await?;
     status::probed(&cx).await?;
-    cx.note(&next(&cx, &answers, &files).await?)?;
+    cx.note(&next(&cx, &answers, &files, &refused, exit).await?)?;
     Ok(exit)
+}
+
+/// Where the answers are after the files were written.
+struct Written {
+    files: Vec<String>,
+    /// The places of the keys of applications, by path.
+    origins: BTreeMap<String, String>,
+}
+
+impl Written {
+    fn of(configuration: &Configuration, files: &Files, is_demo: bool) -> Self {
+        let keys = configuration.resolved.iter();
+        let set = keys.filter(|resolved| resolved.value.is_some());
+        Self {
+            files: match is_demo {
+                true => Vec::new(),
+                false => files.present(),
+            },
+            origins: set
+                .map(|resolved| (resolved.key.to_string(), resolved.origin.to_string()))
+                .collect(),
+        }
+    }
+
+    /// Returns what a signal leaves behind now. `done` are the platforms that were logged in to.
+    fn left_behind(&self, answers: &Answers, done: &[PlatformName]) -> Vec<Note> {
+        let mut stored = self.files.clone();
+        stored.extend(done.iter().map(|platform| format!("the login of {platform}/bot")));
+        let stored = match stored.is_empty() {
+            true => "nothing".to_owned(),
+            false => stored.join(", "),
+        };
+        let mut missing = answers.logins.iter().filter(|platform| !done.contains(platform));
+        let next = match missing.next() {
+            Some(platform) => format!("bitbrat auth login {platform}"),
+            None => "bitbrat status --probe".to_owned(),
+        };
+        let what = format!("stopped; stored so far: {stored}");
+        vec![Note::hint(Tone::Warn, what, Some(&next))]
+    }
+
+    /// Returns where the client id and the secret of a platform are.
+    fn application(&self, platform: PlatformName) -> String {
+        let place = |name: &str| {
+            let path = format!("{platform}.{name}");
+            let origin = self.origins.get(&path)?;
+            Some(format!("{path} ({origin})"))
+        };
+        let places: Vec<String> = ["client_id", "client_secret"]
+            .into_iter()
+            .filter_map(place)
+            .collect();
+        places.join(" or ")
+    }
+}
+
+/// Returns the platforms that reject the client id or the secret, with what to correct: a login would have to be repeated.
+async fn refused_applications(
+    cx: &Context,
+    answers: &Answers,
+    written: &Written,
+) -> BTreeMap<PlatformName, String> {
+    let mut refused = BTreeMap::new();
+    for platform in answers.platforms() {
+        if let Some(Err(Untried::Refused(reason))) = cx.app.platforms.try_application(platform).await {
+            let title = platform.rules().title;
+            let what = format!(
+                "{title} rejects the application: {reason}; correct {}",
+                written.application(platform)
+            );
+            refused.insert(platform, what);
+        }
+    }
+    refused
+}
+
+/// Fails where neither the arguments nor a person can answer what has to be known.
+fn require_answers(setup: &Setup, args: &InitArgs, keyboard: &Keyboard) -> Result<(), Failure> {
+    if args.yes && args.channels.is_empty() {
+        let what = "with --yes nothing is asked, so at least one channel has to be named";
+        return Err(Failure::new(ExitCode::Usage, what).hint("add --channel twitch:NAME"));
+    }
+    if !args.yes && !can_ask(keyboard, &setup.inputs.environment) {
+        return Err(Failure::new(
+            ExitCode::Usage,
+            "no terminal: use `init --yes --channel twitch:NAME`",
+        )
+        .hint("`bitbrat init --help` describes the other flags"));
+    }
+    Ok(())
 }
 
 /// Whether questions reach a person. A terminal without controls and that of a build server have no reader.
@@ -258,13 +344,30 @@ fn warn_of_other_sources(setup: &Setup, configuration: &Configuration, files: &F
     Ok(setup.output.note(&[note])?)
 }
 
-/// Logs in to the chosen platforms. A login that fails does not end the set-up: it can be repeated alone.
-async fn log_in(cx: &Context, answers: &Answers, keyboard: &mut Keyboard) -> Result<ExitCode, Failure> {
-    let mut exit = ExitCode::Healthy;
-    for platform in &answers.logins {
+/// Logs in to the chosen platforms. A login that fails does not end the set-up: it can be repeated alone. None is begun where the
+/// platform rejects the application.
+async fn log_in(
+    cx: &Context,
+    answers: &Answers,
+    refused: &BTreeMap<PlatformName, String>,
+    written: &Written,
+    keyboard: &mut Keyboard,
+) -> Result<ExitCode, Failure> {
+    let mut exit = match refused.is_empty() {
+        true => ExitCode::Healthy,
+        false => ExitCode::Unauthorized,
+    };
+    let mut done = Vec::new();
+    for platform in answers
+        .logins
+        .iter()
+        .filter(|platform| !refused.contains_key(platform))
+    {
         let failure = match auth::login::bot(cx, *platform, keyboard).await {
             Ok(code) => {
                 exit = exit.worse(code);
+                done.push(*platform);
+                interruption::leaves(written.left_behind(answers, &done));
                 continue;
             }
             Err(failure) => failure,
@@ -280,9 +383,21 @@ async fn log_in(cx: &Context, answers: &Answers, keyboard: &mut Keyboard) -> Res
     Ok(exit)
 }
 
-/// Returns what to do next: the missing logins, then the daemon.
-async fn next(cx: &Context, answers: &Answers, files: &Files) -> Result<Vec<Note>, Failure> {
+/// Returns what to do next: what to correct, the missing logins, then the daemon. The last note says whether the set-up is complete.
+async fn next(
+    cx: &Context,
+    answers: &Answers,
+    files: &Files,
+    refused: &BTreeMap<PlatformName, String>,
+    exit: ExitCode,
+) -> Result<Vec<Note>, Failure> {
     let mut notes = Vec::new();
+    let mut first = None;
+    for (platform, what) in refused {
+        let command = format!("bitbrat doctor {platform}");
+        notes.push(Note::hint(Tone::Bad, what, Some(&command)));
+        first.get_or_insert(command);
+    }
     for platform in answers.platforms() {
         let bot = Identity::named(format!("{platform}/bot"));
         if cx.app.tokens().load(&bot).await?.is_some() {
@@ -291,6 +406,13 @@ async fn next(cx: &Context, answers: &Answers, files: &Files) -> Result<Vec<Note
         let what = format!("there is no login on {} yet", platform.rules().title);
         let command = format!("bitbrat auth login {platform}");
         notes.push(Note::hint(Tone::Warn, what, Some(&command)));
+        first.get_or_insert(command);
+    }
+    if exit != ExitCode::Healthy {
+        let what = "the set-up is not complete; what was entered is kept";
+        let command = first.unwrap_or_else(|| "bitbrat auth status".to_owned());
+        notes.push(Note::hint(Tone::Bad, what, Some(&command)));
+        return Ok(notes);
     }
     let (what, command) = if answers.service && cx.app.demo.is_none() {
         let command = format!("systemctl --user enable --now {}", files.unit_path());

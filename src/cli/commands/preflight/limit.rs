@@ -10,6 +10,8 @@ use crate::cli::context::Context;
 
 /// How long each check may take. They run at the same time, and start and output take the rest of three seconds.
 pub(super) const LIMIT: Duration = Duration::from_millis(2_200);
+/// How long the lookup of ids may take that are not known yet. The checks wait for it, so it is a part of the same three seconds.
+pub(super) const NAMES_LIMIT: Duration = Duration::from_millis(500);
 /// How long a refresh that was sent is waited for. The timeout of its request is shorter.
 const REFRESH_LIMIT: Duration = Duration::from_secs(30);
 
@@ -20,8 +22,17 @@ pub(super) struct Limited<'a>(Mutex<Vec<BoxFuture<'a, ()>>>);
 impl<'a> Limited<'a> {
     /// Runs `check`; returns `None` if it takes longer than the limit. It is kept then, because it may be refreshing a token.
     pub(super) async fn run<T: 'a>(&self, check: impl Future<Output = T> + Send + 'a) -> Option<T> {
+        self.within(LIMIT, check).await
+    }
+
+    /// As [`Limited::run`], with another limit.
+    pub(super) async fn within<T: 'a>(
+        &self,
+        limit: Duration,
+        check: impl Future<Output = T> + Send + 'a,
+    ) -> Option<T> {
         let mut check = check.boxed();
-        let done = tokio::time::timeout(LIMIT, &mut check).await.ok();
+        let done = tokio::time::timeout(limit, &mut check).await.ok();
         if done.is_none() {
             self.0.lock().push(check.map(drop).boxed());
         }

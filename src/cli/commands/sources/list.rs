@@ -7,6 +7,8 @@ use crate::cli::commands::sources::{known, status};
 use crate::cli::complete;
 use crate::cli::context::Context;
 use crate::cli::filters::{ColumnArgs, FilterArgs, OrderArgs};
+use crate::cli::output::Note;
+use crate::cli::output::view::Tone;
 use crate::cli::reports::sources::Show;
 use crate::cli::source_arg::{self, SourceSelector};
 use crate::failure::{ExitCode, Failure};
@@ -40,5 +42,11 @@ pub async fn run(cx: &Context, args: &ListArgs) -> Result<ExitCode, Failure> {
     args.order.sort(&mut known.rows, |row| row);
     let report = status::report_of(cx, known, Show::List, &args.filter, &args.order, columns);
     cx.output.print(&report)?;
+    let merged = cx.app.sources.all().merged;
+    let notes: Vec<Note> = merged
+        .iter()
+        .map(|merged| Note::hint(Tone::Warn, merged.to_string(), None))
+        .collect();
+    cx.note(&notes)?;
     Ok(ExitCode::Healthy)
 }

@@ -6,11 +6,12 @@ use url::Url;
 use super::manager::{TokenManager, no_token};
 use super::provider::{Client, CodeRequest, DeviceCode, Grant, GrantError, Granted, Provider, Validation};
 use crate::core::observation::Identity;
+use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
 use crate::platforms::PlatformError;
 use crate::platforms::kit::meter::Meter;
 use crate::platforms::kit::token_check::{Refresh, TokenCheck};
-use crate::tokens::{RefreshToken, StoredToken, TokenKind};
+use crate::tokens::{RefreshToken, StoredToken, TokenKind, login_command};
 
 /// What the accounts of a platform with OAuth allow. Except for [`Accounts::refresh_now`] nothing here touches the token store.
 #[async_trait]
@@ -41,6 +42,36 @@ pub trait Accounts: Send + Sync {
 
     /// Revokes a token at the platform. Returns what stays valid there, if anything does.
     async fn revoke(&self, token: &StoredToken) -> Result<Option<&'static str>, PlatformError>;
+}
+
+/// Says what became of a token that was granted and is not kept, from the result of its revocation.
+pub fn fate_of(platform: PlatformName, revoked: Result<Option<&'static str>, PlatformError>) -> String {
+    match revoked {
+        Ok(None) => format!("the token was revoked at {platform}"),
+        Ok(Some(rest)) => format!("the access token was revoked at {platform}; not revoked: {rest}"),
+        Err(error) => format!("the token was not revoked, and is valid until it expires: {error}"),
+    }
+}
+
+/// Says what became of a token of another user that was found in the place of `identity`, and what to do.
+pub fn left_alone(identity: &Identity) -> String {
+    let command = login_command(identity.as_str());
+    format!("it is not used, and was not revoked: run `{command}`")
+}
+
+/// Builds the error for a token of `owner` in the place of `identity`, which is of the user `expected`.
+pub(super) fn of_other_account<P: Provider>(
+    identity: &Identity,
+    expected: &str,
+    owner: &str,
+) -> PlatformError {
+    PlatformError::OtherAccount {
+        platform: P::PLATFORM,
+        what: format!(
+            "a token of user {expected} for `{identity}`, but the one at hand belongs to {owner}; {} as user {expected}",
+            left_alone(identity)
+        ),
+    }
 }
 
 /// Why a token could not be described.

@@ -1,6 +1,7 @@
 //! Granted pairs: from the journal into the store, once it is known whose they are.
 
-use super::manager::{TokenManager, is_same, of_other_account, unusable_store};
+use super::accounts::of_other_account;
+use super::manager::{TokenManager, is_same, unusable_store};
 use super::provider::{Provider, Validation};
 use super::renewal::CONFLICTS;
 use crate::core::observation::Identity;

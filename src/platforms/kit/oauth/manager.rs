@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::OnceCell;
 
+use super::accounts::of_other_account;
 use super::incident::Refusals;
 use super::provider::{Access, Credentials, Grant, GrantError, Granted, Provider};
 use crate::clock::{Chance, Clock};
@@ -448,17 +449,6 @@ fn is_time(last: &mut Option<Timestamp>, now: Timestamp) -> bool {
         *last = Some(now);
     }
     !is_recent
-}
-
-pub(super) fn of_other_account<P: Provider>(
-    identity: &Identity,
-    expected: &str,
-    owner: &str,
-) -> PlatformError {
-    PlatformError::OtherAccount {
-        platform: P::PLATFORM,
-        what: format!("a token of user {expected} for `{identity}`, but the one at hand belongs to {owner}"),
-    }
 }
 
 /// Returns whether a refresh of the token may succeed: its refresh token was not refused.

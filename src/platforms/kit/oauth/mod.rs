@@ -11,8 +11,6 @@ pub mod callback;
 mod check;
 pub mod device;
 mod incident;
-#[cfg(test)]
-mod interleavings;
 mod manager;
 pub mod pkce;
 mod provider;
@@ -20,7 +18,7 @@ mod renewal;
 #[cfg(test)]
 mod tests;
 
-pub use accounts::{Accounts, Undescribed};
+pub use accounts::{Accounts, Undescribed, fate_of, left_alone};
 pub use manager::TokenManager;
 pub use provider::{
     Access, Client, CodeRequest, Credentials, Described, DeviceCode, Grant, GrantError, Granted, Owner,

@@ -26,12 +26,12 @@ use crate::tokens::{MemoryTokenStore, RefreshToken, StoredToken, TokenKind, Toke
 const LIMITED: &str = "limited";
 
 /// Grants scripted tokens, and accepts every token.
-pub(super) struct Script {
-    pub(super) client: Client,
+struct Script {
+    client: Client,
     /// The answers to grants; without one the client is refused.
-    pub(super) grants: Mutex<VecDeque<&'static str>>,
-    pub(super) requests: AtomicUsize,
-    pub(super) owner: &'static str,
+    grants: Mutex<VecDeque<&'static str>>,
+    requests: AtomicUsize,
+    owner: &'static str,
 }
 
 #[async_trait]
@@ -94,12 +94,9 @@ impl Provider for Script {
         })
     }
 
-    /// A token such as `of-8-granted` names its owner.
-    async fn owner(&self, token: &SecretString, _: &Meter<'_>) -> Result<Option<Owner>, PlatformError> {
-        let named = token.expose_secret().strip_prefix("of-");
-        let named = named.and_then(|rest| rest.split('-').next());
+    async fn owner(&self, _: &SecretString, _: &Meter<'_>) -> Result<Option<Owner>, PlatformError> {
         Ok(Some(Owner {
-            user_id: named.unwrap_or(self.owner).to_owned(),
+            user_id: self.owner.to_owned(),
             login: None,
         }))
     }

@@ -65,6 +65,8 @@ pub struct Channel {
     pub source: SourceKey,
     /// Channels with a higher priority come first when points are short.
     pub priority: i64,
+    /// Whether a consent of the broadcaster is recorded, of which no token was kept. Twitch counts no points then, whoever subscribes.
+    pub has_consented: bool,
 }
 
 /// The input of the planner.
@@ -178,7 +180,7 @@ pub fn plan(channels: &[Channel], known: &PlannerInput) -> Plan {
     // Free ones first, then by priority; the key makes the order total, so that a plan never changes without a reason.
     sorted.sort_by_cached_key(|channel| {
         (
-            planner.cost_of(&channel.source),
+            planner.cost_of(channel),
             -channel.priority,
             channel.source.clone(),
         )
@@ -224,7 +226,8 @@ impl<'a> Planner<'a> {
     }
 
     /// Cost in points of one stream subscription.
-    fn cost_of(&self, source: &SourceKey) -> u32 {
+    fn cost_of(&self, channel: &Channel) -> u32 {
+        let source = &channel.source;
         if let Some(cost) = self.known.costs.get(source.id()) {
             return *cost;
         }
@@ -237,7 +240,7 @@ impl<'a> Planner<'a> {
         let authorized = self
             .broadcaster_of(source)
             .is_some_and(|account| !account.scopes.is_empty());
-        u32::from(!own && !authorized)
+        u32::from(!own && !authorized && !channel.has_consented)
     }
 
     fn capacity(&self) -> usize {
@@ -248,7 +251,7 @@ impl<'a> Planner<'a> {
     fn place_with_bot(&mut self, bot: &Account, channels: &[&Channel]) {
         let mut pushed = Vec::new();
         for channel in channels {
-            let cost = self.cost_of(&channel.source);
+            let cost = self.cost_of(channel);
             if self.subscriptions.len() + 2 > self.capacity() {
                 self.poll(channel, "the sockets are full");
             } else if self.plan.cost + 2 * cost > self.plan.cost_limit {
@@ -277,7 +280,7 @@ impl<'a> Planner<'a> {
         }
         // `channel.update` gets the remaining points.
         for channel in pushed {
-            let cost = self.cost_of(&channel.source);
+            let cost = self.cost_of(channel);
             let fits = self.plan.cost + cost <= self.plan.cost_limit;
             if fits && self.subscriptions.len() < self.capacity() {
                 self.push(Subscription::new(Kind::Update, channel.source.id()), cost);

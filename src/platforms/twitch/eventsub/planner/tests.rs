@@ -11,6 +11,7 @@ fn channels(count: u32) -> Vec<Channel> {
         .map(|id| Channel {
             source: source(id),
             priority: 0,
+            has_consented: false,
         })
         .collect()
 }
@@ -56,6 +57,25 @@ fn bot_alone_subscribes_to_five_channels_and_polls_the_rest() {
 }
 
 #[test]
+fn recorded_consents_cost_nothing_without_a_token() {
+    let mut wanted = channels(12);
+    for channel in &mut wanted[4..] {
+        channel.has_consented = true;
+    }
+    let free = plan(&wanted, &bot_only());
+    assert!(free.polled.is_empty(), "{:?}", free.polled);
+    assert_eq!(free.connections.len(), 1, "all with the token of the bot");
+    // Twitch's own count has precedence: the consent may have been withdrawn.
+    let known = PlannerInput {
+        costs: BTreeMap::from([("12".to_owned(), 1)]),
+        ..bot_only()
+    };
+    let counted = plan(&wanted, &known);
+    let highest = |plan: &Plan| plan.of(&source(12)).map(|(_, planned)| planned.cost).max();
+    assert_eq!((highest(&free), highest(&counted)), (Some(0), Some(1)));
+}
+
+#[test]
 fn points_that_are_left_over_bring_titles() {
     let plan = plan(&channels(3), &bot_only());
     assert_eq!((plan.cost, of_kind(&plan, Kind::Update)), (9, 3));
@@ -75,6 +95,7 @@ fn authorized_and_own_channels_are_free_and_come_first() {
     wanted.push(Channel {
         source: source(900_100),
         priority: -5,
+        has_consented: false,
     });
     let mut known = bot_only();
     known.broadcasters = vec![account("twitch/broadcaster:8", "8", &["channel:bot"])];
