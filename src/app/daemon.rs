@@ -11,7 +11,7 @@ use super::volume::{Meters, StoreStats};
 use super::{App, StoreAccess, clock_error, invites, listeners};
 use crate::bus::EventBus;
 use crate::config::StoreTarget;
-use crate::core::source::SourceKey;
+use crate::core::source::{PlatformName, SourceKey};
 use crate::core::summary::SourceSummary;
 use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::{Lifecycle, Tasks, announce_ready};
@@ -24,7 +24,7 @@ use crate::watch::account_checks::TokenWatch;
 use crate::watch::engine::{Engine, Parts, Route};
 use crate::watch::monitored::MonitoredSources;
 use crate::watch::runs;
-use crate::web::{self, Configured, Stored, Web};
+use crate::web::{self, Configured, Measured, Stored, Web};
 
 mod expiry_watch;
 mod first_checks;
@@ -220,6 +220,7 @@ async fn start(
             events: has(Role::Ingest).then(|| app.state_file_path()),
             commits: engine.as_ref().map(Engine::commits),
             runs: app.settings.state_dir.clone(),
+            measured: measured(app, &in_force),
         };
         tasks.spawn("web", |stop| web::serve(listener, pages, extra, stop));
     }
@@ -439,6 +440,16 @@ fn configured(app: &Current) -> Arc<dyn Fn() -> Configured + Send + Sync> {
             public: app.settings.web.public.clone(),
         }
     })
+}
+
+fn measured(app: &App, in_force: &Current) -> Measured {
+    let in_force = Arc::clone(in_force);
+    let times = |platform| (platform, app.platforms.request_times(platform));
+    Measured {
+        intervals: Arc::new(move || current(&in_force).checked_every()),
+        request_times: PlatformName::ALL.map(times).to_vec(),
+        source_series: app.settings.web.source_metrics,
+    }
 }
 
 /// Returns a function that reports the statistics of the stored documents next to the prediction.

@@ -37,6 +37,7 @@ use tokio::sync::watch;
 use tracing::info;
 
 use self::live::Hub;
+pub use self::metrics::Measured;
 use self::pages::login::Attempts;
 use self::problem::Problem;
 use crate::clock::Clock;
@@ -95,6 +96,7 @@ pub struct Web {
     pub commits: Option<watch::Receiver<u64>>,
     /// The directory that records when daemons ran.
     pub runs: PathBuf,
+    pub measured: Measured,
 }
 
 /// The part of the configuration that concerns sources.
@@ -134,8 +136,13 @@ impl Web {
 
     /// Why this process is not ready; it is ready when there is no reason.
     fn reasons(&self) -> Vec<String> {
+        self.reasons_with(self.overview().as_ref())
+    }
+
+    /// The same for an overview that the caller has already.
+    fn reasons_with(&self, overview: Option<&Overview>) -> Vec<String> {
         let mut reasons = (self.unready)();
-        reasons.extend(self.overview().into_iter().flat_map(|overview| overview.unready));
+        reasons.extend(overview.into_iter().flat_map(|overview| overview.unready.clone()));
         reasons
     }
 }
