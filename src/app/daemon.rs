@@ -10,7 +10,7 @@ use self::reload::{Current, Reload, current};
 use super::volume::{Meters, StoreStats};
 use super::{App, StoreAccess, clock_error, invites, listeners};
 use crate::bus::EventBus;
-use crate::config::StoreTarget;
+use crate::config::{self, StoreTarget};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::summary::SourceSummary;
 use crate::failure::{ExitCode, Failure};
@@ -221,6 +221,8 @@ async fn start(
             commits: engine.as_ref().map(Engine::commits),
             runs: app.settings.state_dir.clone(),
             measured: measured(app, &in_force),
+            instance: engine.as_ref().map_or("bitbrat", Engine::instance).to_owned(),
+            settings: config::shown(&(plan.reload)()),
         };
         tasks.spawn("web", |stop| web::serve(listener, pages, extra, stop));
     }

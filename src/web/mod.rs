@@ -41,7 +41,7 @@ pub use self::metrics::Measured;
 use self::pages::login::Attempts;
 use self::problem::Problem;
 use crate::clock::Clock;
-use crate::config::SourceSelector;
+use crate::config::{Shown, SourceSelector};
 use crate::core::code::Code;
 use crate::core::freshness::Intervals;
 use crate::core::observation::Identity;
@@ -97,6 +97,10 @@ pub struct Web {
     /// The directory that records when daemons ran.
     pub runs: PathBuf,
     pub measured: Measured,
+    /// The name under which this process stores its totals.
+    pub instance: String,
+    /// The configuration at the start, without secrets.
+    pub settings: Vec<Shown>,
 }
 
 /// The part of the configuration that concerns sources.
@@ -207,9 +211,14 @@ fn router(site: Site, heavy: heavy::Limits) -> Router {
     Router::new()
         .route("/healthz", get(health::healthy))
         .route("/livez", get(health::healthy))
+        .route("/health", get(health::state_engine))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::metrics))
         .route("/_debug/bus", get(debug::bus))
+        .route("/_debug/config", get(debug::config))
+        .route("/_debug/connectors", get(debug::connectors))
+        .route("/_debug/counters", get(debug::counters))
+        .route("/_debug/instance", get(debug::instance))
         .route("/_debug/sources", get(debug::sources))
         .route("/_debug/{platform}", get(debug::platform))
         .route("/_debug/{platform}/{listener}", get(debug::listener))

@@ -149,6 +149,14 @@ pub(super) async fn web(token: Option<&str>) -> (Web, Arc<Mutex<Vec<String>>>) {
             request_times: Vec::new(),
             source_series: 0,
         },
+        instance: "w1".to_owned(),
+        settings: vec![Shown {
+            key: "twitch.client_secret".to_owned(),
+            value: Some("***".to_owned()),
+            origin: "environment".to_owned(),
+            variable: "TWITCH_CLIENT_SECRET".to_owned(),
+            help: String::new(),
+        }],
     };
     (web, unready)
 }
@@ -237,8 +245,35 @@ async fn debug_pages_speak_of_platforms_and_their_listeners() {
         (status, &body["code"], &body["id"]),
         (404, &json!("api.unknown_platform"), &json!("myspace"))
     );
+    assert_eq!(
+        (&body["error"], &body["platform"]),
+        (&json!("unknown_platform"), &json!("myspace"))
+    );
     let (_, sources) = page(&served, "/_debug/sources").await;
     assert_eq!(sources["sources"]["twitch:900200"]["schemaVersion"], 1);
+}
+
+#[tokio::test]
+async fn process_is_described_in_the_platforms_formats() {
+    let served = served(None).await;
+    assert_eq!(
+        page(&served, "/health").await,
+        (200, json!({"status": "ok", "service": "bitbrat"}))
+    );
+    assert_eq!(
+        page(&served, "/_debug/config").await.1,
+        json!({"service": "bitbrat", "config": {"twitch.client_secret": "***"}, "requiredEnv": []})
+    );
+    assert_eq!(
+        page(&served, "/_debug/instance").await.1,
+        json!({"serviceName": "bitbrat", "instanceId": "w1", "egressTopic": null, "connectorCount": 0, "connectors": []})
+    );
+    let (_, connectors) = page(&served, "/_debug/connectors").await;
+    let (_, mut twitch) = page(&served, "/_debug/twitch").await;
+    twitch["started"] = json!(false);
+    assert_eq!(connectors, json!({"connectors": {"twitch": twitch}}));
+    let (_, counters) = page(&served, "/_debug/counters").await;
+    assert_eq!(counters["counters"]["bitbrat_transitions_total"], 7);
 }
 
 #[tokio::test]

@@ -113,6 +113,21 @@ impl Exposition {
         series.insert(text, value.into());
     }
 
+    /// Returns the counters without labels by name, and the sums of the others.
+    pub(super) fn counters(&self) -> BTreeMap<&'static str, u64> {
+        let counters = self.0.values().filter(|(metric, _)| metric.kind == Kind::Counter);
+        let sum = |series: &BTreeMap<String, Value>| {
+            let counts = series.values().map(|value| match value {
+                Value::Count(count) => *count,
+                _ => 0,
+            });
+            counts.sum()
+        };
+        counters
+            .map(|(metric, series)| (metric.name, sum(series)))
+            .collect()
+    }
+
     /// Writes all series.
     pub(super) fn to_text(&self, format: Format) -> String {
         let mut text = String::new();

@@ -46,6 +46,14 @@ pub(super) async fn metrics(State(web): State<Site>, headers: HeaderMap) -> Resp
     ([(CONTENT_TYPE, format.media_type()), (VARY, "Accept")], text).into_response()
 }
 
+/// Returns every counter with its sum over all labels.
+pub(super) async fn counters(web: &Site) -> serde_json::Map<String, serde_json::Value> {
+    let counters = collect(web).await.counters().into_iter();
+    counters
+        .map(|(name, count)| (name.to_owned(), count.into()))
+        .collect()
+}
+
 async fn collect(web: &Site) -> Exposition {
     let mut exposition = Exposition::default();
     exposition.set(&catalog::BUILD, &[env!("CARGO_PKG_VERSION")], true);
