@@ -198,7 +198,7 @@ fn idle(twitch: &TwitchSim) {
     let mut rest = (0.0, Instant::now());
     while rest.1.elapsed() < Duration::from_secs(10) {
         let reported = daemon.metric("bitbrat_events_sent_total");
-        let waiting = daemon.metric("bitbrat_outbox_events") + daemon.metric("bitbrat_inputs_waiting");
+        let waiting = daemon.metric("bitbrat_outbox_events") + daemon.metric("bitbrat_observations_waiting");
         if reported > rest.0 || waiting > 0.0 {
             rest = (reported, Instant::now());
         }
@@ -211,7 +211,7 @@ fn idle(twitch: &TwitchSim) {
     let rested = started.elapsed().as_secs_f64() - 10.0;
     let before = (
         daemon.cpu(),
-        daemon.metric("bitbrat_calls_total"),
+        daemon.metric("bitbrat_probe_requests_total"),
         daemon.metric("bitbrat_store_writes_total"),
     );
     let begun = Instant::now();
@@ -228,7 +228,7 @@ fn idle(twitch: &TwitchSim) {
     let per_hour = 3_600.0 / passed;
     let (cpu, calls, writes) = (
         daemon.cpu() - before.0,
-        daemon.metric("bitbrat_calls_total") - before.1,
+        daemon.metric("bitbrat_probe_requests_total") - before.1,
         daemon.metric("bitbrat_store_writes_total") - before.2,
     );
     resting.sort_by(f64::total_cmp);

@@ -219,7 +219,8 @@ compose() {
     missing "docker compose" "apt-get install docker-compose (the tests check the file without it)" || return
   fi
   "${tool[@]}" -f contrib/compose/compose.yaml config --quiet || return 1
-  pack bitbrat-compose contrib compose
+  # The rules and the dashboard are mounted from beside it.
+  pack bitbrat-compose contrib compose prometheus grafana
 }
 
 sbom() {

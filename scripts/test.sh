@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs every test, with everything they need: starts the services, then the doc tests, the test suite and the browser tests.
+# Runs every test, with everything they need: starts the services, then the doc tests, the test suite, the browser tests
+# and the checks with a real Prometheus.
 # Run it before you push; `.ci/run` runs it too. See `scripts/test.sh --help`.
 set -u
 
@@ -96,5 +97,6 @@ else
 fi
 if [ $# -eq 0 ]; then
   scripts/browser.sh || failed=1
+  scripts/prometheus.sh || failed=1
 fi
 exit $failed

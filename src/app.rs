@@ -101,6 +101,7 @@ impl App {
             settings: Arc::clone(&settings),
             tokens,
             http: http.clone(),
+            request_times: platforms::request_times(),
             clock: Arc::clone(&machine_clock),
             chance: chance.clone(),
             takes_seeds: demo.is_none(),
@@ -134,7 +135,7 @@ impl App {
     }
 
     /// Returns how often each thing is checked.
-    fn checked_every(&self) -> Intervals {
+    pub(crate) fn checked_every(&self) -> Intervals {
         let now = self.clock.now();
         let usual = Intervals::default();
         let interval = |probe: Probe, usual: Duration| {

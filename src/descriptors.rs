@@ -15,10 +15,20 @@ const USUAL: usize = 256;
 
 /// Returns how many descriptors this process may have.
 pub fn limit() -> usize {
-    std::fs::read_to_string("/proc/self/limits")
-        .ok()
-        .and_then(|text| soft_limit(&text))
-        .unwrap_or(USUAL)
+    reported_limit().unwrap_or(USUAL)
+}
+
+/// Returns how many descriptors this process may have, if the system reports that.
+pub fn reported_limit() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/self/limits").ok()?;
+    soft_limit(&text)
+}
+
+/// Returns how many descriptors this process has open, if the system lists them.
+pub fn open() -> Option<usize> {
+    let listed = std::fs::read_dir("/dev/fd").ok()?;
+    // Reading the list takes one.
+    Some(listed.count().saturating_sub(1))
 }
 
 fn soft_limit(limits: &str) -> Option<usize> {
@@ -56,6 +66,16 @@ mod tests {
         );
         assert_eq!(soft_limit(""), None);
         assert!(limit() >= 64);
+    }
+
+    #[test]
+    fn an_open_file_counts_as_a_descriptor() {
+        let before = open().unwrap();
+        let files: Vec<_> = (0..50)
+            .map(|_| std::fs::File::open("/dev/null").unwrap())
+            .collect();
+        // Other tests of the process open and close files, too.
+        assert!(open().unwrap() >= before + 25, "{}", files.len());
     }
 
     #[test]

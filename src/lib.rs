@@ -18,6 +18,8 @@ pub mod descriptors;
 pub mod failure;
 pub mod fault;
 pub mod files;
+#[warn(missing_docs)]
+pub mod histogram;
 pub mod http;
 pub mod lifecycle;
 pub mod mcp;

@@ -10,8 +10,8 @@ use self::reload::{Current, Reload, current};
 use super::volume::{Meters, StoreStats};
 use super::{App, StoreAccess, clock_error, invites, listeners};
 use crate::bus::EventBus;
-use crate::config::StoreTarget;
-use crate::core::source::SourceKey;
+use crate::config::{self, StoreTarget};
+use crate::core::source::{PlatformName, SourceKey};
 use crate::core::summary::SourceSummary;
 use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::{Lifecycle, Tasks, announce_ready};
@@ -24,7 +24,7 @@ use crate::watch::account_checks::TokenWatch;
 use crate::watch::engine::{Engine, Parts, Route};
 use crate::watch::monitored::MonitoredSources;
 use crate::watch::runs;
-use crate::web::{self, Stored, Web};
+use crate::web::{self, Measured, Stored, Web};
 
 mod expiry_watch;
 mod first_checks;
@@ -229,6 +229,8 @@ async fn start(
                 .map_or_else(String::new, |engine| engine.instance().to_owned()),
             runs: app.settings.state_dir.clone(),
             agents: app.agent_options(),
+            measured: measured(app, &in_force),
+            settings: config::shown(&(plan.reload)()),
         };
         tasks.spawn("web", |stop| web::serve(listener, pages, extra, stop));
         registration::start(app, bus.as_ref(), web, tasks);
@@ -431,6 +433,16 @@ fn stats_of(persister: &Arc<Persister>) -> StoreStats {
 fn configured(app: &Current) -> ConfiguredNow {
     let app = Arc::clone(app);
     Arc::new(move || current(&app).configured())
+}
+
+fn measured(app: &App, in_force: &Current) -> Measured {
+    let in_force = Arc::clone(in_force);
+    let times = |platform| (platform, app.platforms.request_times(platform));
+    Measured {
+        intervals: Arc::new(move || current(&in_force).checked_every()),
+        request_times: PlatformName::ALL.map(times).to_vec(),
+        source_series: app.settings.web.source_metrics,
+    }
 }
 
 /// Returns a function that reports the statistics of the stored documents next to the prediction.

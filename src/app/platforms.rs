@@ -14,6 +14,7 @@ use crate::core::forecast::{Forecast, Renewal, TokenLifetimes};
 use crate::core::observation::Identity;
 use crate::core::source::PlatformName;
 use crate::failure::Failure;
+use crate::histogram::Histogram;
 use crate::http::Http;
 use crate::platforms::Platform;
 use crate::platforms::descriptor::{Application, BuildError, Endpoint, Parts, Scope, descriptor};
@@ -35,11 +36,21 @@ pub struct Platforms {
     pub(super) settings: Arc<Settings>,
     pub(super) tokens: Arc<dyn TokenStore>,
     pub(super) http: Http,
+    /// How long requests to each platform take.
+    pub(super) request_times: [Arc<Histogram>; PlatformName::ALL.len()],
     pub(super) clock: Arc<dyn Clock>,
     pub(super) chance: Chance,
     /// Whether the configuration may bring tokens. A demo has its own.
     pub(super) takes_seeds: bool,
     pub(super) adapters: [OnceCell<Arc<dyn Platform>>; PlatformName::ALL.len()],
+}
+
+/// Upper bounds in seconds: a response from nearby, a usual one, a slow one, and the timeouts.
+const REQUEST_TIMES: [f64; 6] = [0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+
+/// Starts counting how long requests to each platform take.
+pub(super) fn request_times() -> [Arc<Histogram>; PlatformName::ALL.len()] {
+    PlatformName::ALL.map(|_| Arc::new(Histogram::new(&REQUEST_TIMES)))
 }
 
 impl From<BuildError> for Failure {
@@ -101,12 +112,18 @@ impl Platforms {
         let parts = Parts {
             settings: &self.settings,
             tokens,
-            http: self.http.clone(),
+            http: self.http.timed(self.request_times(platform)),
+            request_times: self.request_times(platform),
             clock: Arc::clone(&self.clock),
             chance: self.chance.clone(),
             try_refused,
         };
         Ok(descriptor(platform).build(parts).await?)
+    }
+
+    /// Returns how long requests to `platform` take.
+    pub fn request_times(&self, platform: PlatformName) -> Arc<Histogram> {
+        Arc::clone(&self.request_times[platform as usize])
     }
 
     /// Applies to the platforms in use what `settings` configure about single sources.

@@ -34,7 +34,13 @@ const PUBLIC: Key = Key::new(
 .list()
 .such_as("twitch:* kick:ratcaster");
 
-pub(super) const KEYS: &[Key] = &[LISTEN, PUBLIC, PUBLIC_URL, TOKEN];
+const SOURCE_METRICS: Key = Key::new(
+    "web.source_metrics",
+    "How many sources may have series of their own in /metrics. The others are only counted.",
+)
+.or("0");
+
+pub(super) const KEYS: &[Key] = &[LISTEN, PUBLIC, PUBLIC_URL, SOURCE_METRICS, TOKEN];
 
 #[derive(Debug, Clone)]
 pub struct WebSettings {
@@ -46,6 +52,8 @@ pub struct WebSettings {
     pub token: Option<SecretString>,
     /// Sources that are shown without a token.
     pub public: Vec<SourceSelector>,
+    /// How many sources may have metrics of their own.
+    pub source_metrics: usize,
 }
 
 fn public(reader: &mut Reader<'_>) -> Vec<SourceSelector> {
@@ -85,6 +93,8 @@ pub(super) fn read(reader: &mut Reader<'_>) -> WebSettings {
     let token = reader.secret(&TOKEN);
     let public_url = public_url(reader);
     let public = public(reader);
+    let source_metrics = reader.number(&SOURCE_METRICS, 0..=10_000).unwrap_or(0);
+    let source_metrics = usize::try_from(source_metrics).unwrap_or(0);
     let off = reader
         .layers()
         .iter()
@@ -97,6 +107,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> WebSettings {
             public_url,
             token,
             public,
+            source_metrics,
         };
     }
     let listen = reader.socket(&LISTEN);
@@ -119,5 +130,6 @@ pub(super) fn read(reader: &mut Reader<'_>) -> WebSettings {
         public_url,
         token,
         public,
+        source_metrics,
     }
 }

@@ -513,9 +513,6 @@ registry! {
         ApiStoreUnavailable "api.store_unavailable":
             "The store cannot be read.",
             "Run `bitbrat doctor`.";
-        ApiMetricsUnwritable "api.metrics_unwritable":
-            "The metrics cannot be written.",
-            "Report it as a bug of bitbrat.";
     }
 }
 

@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::core::code::Code;
 use crate::core::json;
 use crate::core::time::Timestamp;
+use crate::histogram::Histogram;
 use crate::secrets;
 use crate::tls;
 
@@ -60,7 +61,11 @@ impl Default for HttpOptions {
 
 /// Sends requests. Cloning shares the connections.
 #[derive(Clone)]
-pub struct Http(Arc<Shared>);
+pub struct Http {
+    shared: Arc<Shared>,
+    /// Counts how long exchanges take, those that fail included.
+    durations: Option<Arc<Histogram>>,
+}
 
 struct Shared {
     options: HttpOptions,
@@ -94,17 +99,29 @@ pub struct Answer {
 impl Http {
     /// Creates a client; no connection is opened yet.
     pub fn new(options: HttpOptions, clock: Arc<dyn Clock>) -> Self {
-        Self(Arc::new(Shared {
-            options,
-            clock,
-            outside: OnceLock::new(),
-            loopback: OnceLock::new(),
-        }))
+        Self {
+            shared: Arc::new(Shared {
+                options,
+                clock,
+                outside: OnceLock::new(),
+                loopback: OnceLock::new(),
+            }),
+            durations: None,
+        }
+    }
+
+    /// Returns a client with the same connections that counts in `durations` how long its exchanges take.
+    #[must_use]
+    pub fn timed(&self, durations: Arc<Histogram>) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            durations: Some(durations),
+        }
     }
 
     /// Returns the clock by which responses are dated.
     pub fn clock(&self) -> &Arc<dyn Clock> {
-        &self.0.clock
+        &self.shared.clock
     }
 
     /// Starts building a request; [`Http::send`] sends it.
@@ -114,6 +131,15 @@ impl Http {
 
     /// Sends `request` once and reads the response to its end.
     pub async fn send(&self, request: Request) -> Result<Answer, HttpError> {
+        let begun = Instant::now();
+        let answer = self.exchange(request).await;
+        if let Some(durations) = &self.durations {
+            durations.record(begun.elapsed());
+        }
+        answer
+    }
+
+    async fn exchange(&self, request: Request) -> Result<Answer, HttpError> {
         remember_secrets(&request);
         let Client { client, untrusting } = self.client(request.url());
         if let Some(reason) = untrusting.as_ref().filter(|_| request.url().scheme() == "https") {
@@ -125,7 +151,7 @@ impl Http {
         }
         let url = request.url().clone();
         let proxy = || proxy_of(&url).map(|proxy| place_of(&proxy));
-        let (sent, sent_at) = (Instant::now(), self.0.clock.now());
+        let (sent, sent_at) = (Instant::now(), self.shared.clock.now());
         let outcome = client.execute(request).await;
         let mut response =
             outcome.map_err(|error| HttpError::from_reqwest(error).over(proxy().as_deref()))?;
@@ -134,12 +160,12 @@ impl Http {
             return Err(HttpError::of_proxy_credentials(proxy().as_deref()));
         }
         let rtt = sent.elapsed();
-        let received_at = self.0.clock.now();
+        let received_at = self.shared.clock.now();
         let mut body = BytesMut::new();
         while let Some(chunk) = response.chunk().await.map_err(HttpError::from_reqwest)? {
-            if body.len() + chunk.len() > self.0.options.max_body {
+            if body.len() + chunk.len() > self.shared.options.max_body {
                 return Err(HttpError::TooLarge {
-                    limit: self.0.options.max_body,
+                    limit: self.shared.options.max_body,
                 });
             }
             body.extend_from_slice(&chunk);
@@ -165,9 +191,9 @@ impl Http {
 
     fn client(&self, url: &Url) -> &Client {
         if is_loopback(url) {
-            self.0.loopback.get_or_init(|| self.build(true))
+            self.shared.loopback.get_or_init(|| self.build(true))
         } else {
-            self.0.outside.get_or_init(|| self.build(false))
+            self.shared.outside.get_or_init(|| self.build(false))
         }
     }
 
@@ -202,7 +228,7 @@ impl Http {
         reason = "this is the one place that builds a client"
     )]
     fn prepared(&self, past_proxies: bool) -> reqwest::ClientBuilder {
-        let options = &self.0.options;
+        let options = &self.shared.options;
         let builder = reqwest::Client::builder()
             .user_agent(&options.user_agent)
             .connect_timeout(options.connect_timeout)
@@ -536,7 +562,7 @@ mod tests {
         ] {
             let http = Http::new(options.clone(), ManualClock::at(Timestamp::EPOCH));
             // The machine that runs the tests may use a proxy, which would resolve the name for us.
-            let _ = http.0.outside.set(http.build(true));
+            let _ = http.shared.outside.set(http.build(true));
             let request = http.request(Method::GET, url.parse().unwrap()).build().unwrap();
             let error = http.send(request).await.unwrap_err();
             assert_eq!((error.code(), error.never_sent()), (code, never_sent), "{url}");

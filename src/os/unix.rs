@@ -6,6 +6,7 @@ use std::os::unix::fs::{
     DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
 };
 use std::path::Path;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
@@ -36,6 +37,23 @@ pub fn private_temp_dir(prefix: &str) -> io::Result<tempfile::TempDir> {
 pub fn free_space(path: &Path) -> io::Result<Option<u64>> {
     let found = rustix::fs::statvfs(path)?;
     Ok(Some(found.f_bavail.saturating_mul(found.f_frsize)))
+}
+
+/// Returns the CPU time that all threads of this process have used.
+pub fn cpu_time() -> Option<Duration> {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let (seconds, nanos) = (
+        u64::try_from(time.tv_sec).ok()?,
+        u32::try_from(time.tv_nsec).ok()?,
+    );
+    Some(Duration::new(seconds, nanos))
+}
+
+/// Returns how many bytes of memory this process occupies, if the system has a table of that.
+pub fn resident_memory() -> Option<u64> {
+    let sizes = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = sizes.split_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
 }
 
 /// Makes a file that is created accessible to its owner only.

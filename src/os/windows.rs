@@ -4,6 +4,7 @@ use std::fs::{FileType, Metadata, OpenOptions};
 use std::io;
 use std::os::windows::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use tokio::signal::windows::{
     CtrlBreak, CtrlC, CtrlClose, CtrlShutdown, ctrl_break, ctrl_c, ctrl_close, ctrl_shutdown,
@@ -34,6 +35,16 @@ pub fn private_temp_dir(prefix: &str) -> io::Result<tempfile::TempDir> {
 /// Returns `None`: the free space is not checked here.
 pub fn free_space(_: &Path) -> io::Result<Option<u64>> {
     Ok(None)
+}
+
+/// Returns `None`: it is not measured here.
+pub fn cpu_time() -> Option<Duration> {
+    None
+}
+
+/// Returns `None`: it is not measured here.
+pub fn resident_memory() -> Option<u64> {
+    None
 }
 
 pub fn private_file(options: &mut OpenOptions) -> &mut OpenOptions {

@@ -15,6 +15,7 @@ use crate::core::event::chat::Direction;
 use crate::core::forecast::TokenLifetimes;
 use crate::core::observation::Identity;
 use crate::core::platform::{PlatformName, for_each_platform};
+use crate::histogram::Histogram;
 use crate::http::Http;
 use crate::tokens::{Seed, TokenError, TokenStore};
 
@@ -94,8 +95,10 @@ pub struct Parts<'a> {
     pub settings: &'a Settings,
     /// The store of the tokens, which may be replaced there while the process runs.
     pub tokens: Arc<dyn TokenStore>,
-    /// The HTTP client that all platforms share.
+    /// The HTTP client that all platforms share; it counts in `request_times` how long the requests to this one take.
     pub http: Http,
+    /// For a client of the platform's own.
+    pub request_times: Arc<Histogram>,
     /// The clock of this machine.
     pub clock: Arc<dyn Clock>,
     /// Source of randomness.

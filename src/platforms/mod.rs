@@ -102,8 +102,10 @@ pub trait Platform: Any + Send + Sync {
 /// The remaining quota of a rate limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RateLimit {
-    /// What is counted.
+    /// What is counted, for people.
     pub name: String,
+    /// What is counted, as a label of metrics.
+    pub bucket: String,
     /// Remaining requests or points.
     pub left: u32,
     /// Total requests or points.

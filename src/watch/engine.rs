@@ -14,6 +14,7 @@ use self::restore::{merge_stored, open_links, restore, unpublished};
 use self::routes::build_route;
 use super::account_checks::AccountFanOut;
 use super::clock_jumps;
+use super::delays::EventDelays;
 use super::dispatcher::{Dispatched, Dispatcher, Sink};
 use super::listener_context::{ListenerContext, ListenerTask, Report, TokenChanges};
 use super::lock::StateLock;
@@ -93,6 +94,7 @@ pub struct Engine {
     state_file: Arc<StateFile>,
     stats: Arc<WriterStats>,
     dispatched: Arc<Dispatched>,
+    event_delays: Arc<EventDelays>,
     sink: Option<Arc<dyn Sink>>,
     /// The file, for users.
     location: String,
@@ -143,6 +145,7 @@ impl Engine {
         );
         let (observations, inputs) = ObservationSender::new();
         let viewers = observed(&observations, &pollers);
+        let event_delays = count_delays(&parts.platforms, &parts.clock, &observations);
         let fan_out = AccountFanOut::new(monitored.clone(), parts.platforms.clone());
         observations.set_extender(Arc::new(move |observation| fan_out.others(observation)));
         let wake = Arc::new(Notify::new());
@@ -195,6 +198,7 @@ impl Engine {
             state_file,
             stats,
             dispatched,
+            event_delays,
             sink,
             location: format!("sqlite:{}", parts.file.display()),
             listeners: Vec::new(),
@@ -401,10 +405,25 @@ impl Engine {
             sink: self.sink.clone(),
             location: self.location.clone(),
             pollers: Arc::clone(&self.pollers),
+            event_delays: Arc::clone(&self.event_delays),
             listeners: self.listeners.clone(),
         };
         Arc::new(move || sources.overview())
     }
+}
+
+/// Counts the delays of what is pushed.
+fn count_delays(
+    platforms: &[Arc<dyn Platform>],
+    clock: &Arc<dyn Clock>,
+    observations: &ObservationSender,
+) -> Arc<EventDelays> {
+    let platforms = platforms.iter().map(|platform| platform.name());
+    let clock = CorrectedClock::new(Arc::clone(clock));
+    let delays = Arc::new(EventDelays::new(platforms, clock));
+    let counting = Arc::clone(&delays);
+    observations.add_observer(Arc::new(move |observation| counting.observe(observation)));
+    delays
 }
 
 fn millis(duration: Duration) -> i64 {

@@ -87,6 +87,13 @@ pub struct ListenerTask {
     pub report: Report,
 }
 
+/// How many of something a listener has, of those that it should have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Established {
+    pub established: usize,
+    pub wanted: usize,
+}
+
 /// Returns the status of a listener.
 pub type Report = Arc<dyn Fn() -> ListenerReport + Send + Sync>;
 
@@ -95,6 +102,10 @@ pub struct ListenerReport {
     /// Whether it covers what it should.
     pub healthy: bool,
     pub summary: String,
+    /// Its connections; `None` where the platform connects to us.
+    pub connections: Option<Established>,
+    /// Its subscriptions; `None` where it has none.
+    pub subscriptions: Option<Established>,
     /// All details for the debug page. Never a secret.
     pub detail: serde_json::Value,
 }

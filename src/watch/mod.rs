@@ -17,6 +17,7 @@ pub mod account_checks;
 pub mod account_reports;
 pub mod admission;
 pub mod clock_jumps;
+pub mod delays;
 pub mod dispatcher;
 pub mod engine;
 pub mod instance;

@@ -4,12 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::account_reports::AccountState;
+use super::delays::EventDelays;
 use super::dispatcher::{Dispatched, Sink};
 use super::listener_context::{ListenerReport, Report};
 use super::monitored::MonitoredSources;
 use super::pollers::{PollerReport, Pollers};
 use super::state_file::{Depth, StateFile};
 use super::writer::{Summary, WriterStats};
+use crate::core::source::PlatformName;
+use crate::core::time::Timestamp;
+use crate::histogram::Buckets;
+use crate::platforms::RateLimit;
 
 /// The status of the daemon.
 #[derive(Debug, Clone)]
@@ -20,6 +25,10 @@ pub struct Overview {
     pub inputs: u64,
     /// How many events wait in the outbox.
     pub outbox: Depth,
+    /// Since when the oldest transition waits in it.
+    pub outbox_oldest: Option<Timestamp>,
+    /// Sources whose changes the outbox had no room for.
+    pub deferred: u64,
     /// Transitions since the start.
     pub transitions: u64,
     /// Events acknowledged.
@@ -31,6 +40,12 @@ pub struct Overview {
     /// Heartbeats that were dropped to free capacity.
     pub dropped: u64,
     pub pollers: Vec<PollerReport>,
+    /// The remaining quotas, as far as platforms report them.
+    pub rate_limits: Vec<(PlatformName, RateLimit)>,
+    /// How long commits take.
+    pub commit_times: Buckets,
+    /// How long pushed changes of streams take from the platform's date to us.
+    pub event_delays: Vec<(PlatformName, Buckets)>,
     pub listeners: Vec<(String, ListenerReport)>,
     /// The reasons why it is not ready; ready when empty.
     pub unready: Vec<String>,
@@ -49,6 +64,7 @@ pub(super) struct ViewOf {
     pub sink: Option<Arc<dyn Sink>>,
     pub location: String,
     pub pollers: Arc<Pollers>,
+    pub event_delays: Arc<EventDelays>,
     pub listeners: Vec<(String, Report)>,
 }
 
@@ -66,12 +82,17 @@ impl ViewOf {
             monitored: self.monitored.count(),
             inputs: count(&self.inputs_sent).saturating_sub(count(&self.stats.inputs)),
             outbox: self.state_file.depth(),
+            outbox_oldest: self.state_file.oldest_transition(),
+            deferred: count(&self.stats.deferred),
             transitions: count(&self.stats.transitions),
             dropped: count(&self.stats.dropped),
             sent: count(&self.dispatched.sent) + count(&self.stats.listed),
             failed: count(&self.dispatched.failed),
             refused: count(&self.dispatched.rejected),
             pollers: self.pollers.report(),
+            rate_limits: self.pollers.rate_limits(),
+            commit_times: self.stats.commit_times.read(),
+            event_delays: self.event_delays.read(),
             listeners,
         }
     }

@@ -17,10 +17,11 @@ use tracing::{debug, warn};
 use super::monitored::MonitoredSources;
 use super::observations::ObservationSender;
 use crate::clock::Chance;
-use crate::core::observation::Observation;
+use crate::core::observation::{Fact, LinkState, Observation};
 use crate::core::source::{PlatformName, SourceKey};
+use crate::core::time::Timestamp;
 use crate::lifecycle::{Stop, Tasks};
-use crate::platforms::{Platform, Probe, ProbeSet, ProbeSink};
+use crate::platforms::{Platform, Probe, ProbeSet, ProbeSink, RateLimit};
 
 /// Ticks of one instant arrive within this time, and are probed together.
 const GATHER: Duration = Duration::from_millis(50);
@@ -42,6 +43,7 @@ struct Poller {
     waiting: Mutex<PendingProbes>,
     wake: Notify,
     counts: PollerCounts,
+    evidence: Mutex<BTreeMap<Probe, Timestamp>>,
 }
 
 /// Requests that a poller has not started yet.
@@ -115,16 +117,64 @@ impl ProbeSink for ActiveSink<'_> {
     }
 }
 
+/// Forwards everything, and records of which probes a run has brought evidence.
+struct EvidenceSink<'a> {
+    inner: &'a dyn ProbeSink,
+    poller: &'a Poller,
+}
+
+#[async_trait]
+impl ProbeSink for EvidenceSink<'_> {
+    fn observe(&self, observation: Observation) {
+        if let Some(probe) = proves(&observation.fact) {
+            let mut evidence = self.poller.evidence.lock();
+            let newest = evidence.entry(probe).or_insert(observation.at);
+            *newest = observation.at.max(*newest);
+        }
+        self.inner.observe(observation);
+    }
+
+    fn progress(&self, platform: PlatformName, done: usize, expected: usize) {
+        self.inner.progress(platform, done, expected);
+    }
+
+    async fn ready(&self) {
+        self.inner.ready().await;
+    }
+
+    fn calls_at_once(&self) -> usize {
+        self.inner.calls_at_once()
+    }
+}
+
+/// Returns the probe that has succeeded when a run observes `fact`.
+fn proves(fact: &Fact) -> Option<Probe> {
+    match fact {
+        Fact::Connection {
+            state: LinkState::Up, ..
+        } => Some(Probe::Connection),
+        Fact::Auth { .. } => Some(Probe::Auth),
+        Fact::StreamSeen { .. } | Fact::StreamAbsent => Some(Probe::Stream),
+        Fact::Viewers { .. } | Fact::ViewersHidden { .. } => Some(Probe::Viewers),
+        Fact::Permissions { .. } => Some(Probe::Permissions),
+        _ => None,
+    }
+}
+
 /// Counts of a poller, for metrics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PollerReport {
     pub platform: PlatformName,
     pub name: &'static str,
+    /// The probes that it runs.
+    pub probes: ProbeSet,
     pub runs: u64,
     /// Ticks that arrived while the previous run was still waiting or in progress.
     pub skipped: u64,
     pub calls: u64,
     pub problems: u64,
+    /// The date of the newest evidence that each probe has brought. One without evidence is absent.
+    pub evidence: BTreeMap<Probe, Timestamp>,
 }
 
 const POLLERS: [(&str, &[Probe]); 3] = [
@@ -151,6 +201,7 @@ impl Pollers {
                     waiting: Mutex::default(),
                     wake: Notify::new(),
                     counts: PollerCounts::default(),
+                    evidence: Mutex::default(),
                 })
             })
         });
@@ -252,6 +303,10 @@ impl Pollers {
 
     /// Runs the requested probes. Returns whether to continue.
     async fn probe(&self, poller: &Poller, observations: &dyn ProbeSink, stop: &Stop) -> bool {
+        let observations = &EvidenceSink {
+            inner: observations,
+            poller,
+        };
         for DueProbe { probes, sources } in self.due(poller) {
             poller.counts.runs.fetch_add(1, Ordering::Relaxed);
             let begun = Instant::now();
@@ -310,6 +365,17 @@ impl Pollers {
         runs
     }
 
+    /// Returns the remaining quota of each rate limit of the platforms.
+    pub fn rate_limits(&self) -> Vec<(PlatformName, RateLimit)> {
+        let mut limits = Vec::new();
+        // Every platform has each of the pollers once.
+        for poller in self.all.iter().filter(|poller| poller.name == POLLERS[0].0) {
+            let of_platform = poller.platform.rate_limits().into_iter();
+            limits.extend(of_platform.map(|limit| (poller.platform.name(), limit)));
+        }
+        limits
+    }
+
     pub fn report(&self) -> Vec<PollerReport> {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         self.all
@@ -317,10 +383,12 @@ impl Pollers {
             .map(|poller| PollerReport {
                 platform: poller.platform.name(),
                 name: poller.name,
+                probes: poller.probes.clone(),
                 runs: count(&poller.counts.runs),
                 skipped: count(&poller.counts.skipped),
                 calls: count(&poller.counts.calls),
                 problems: count(&poller.counts.problems),
+                evidence: poller.evidence.lock().clone(),
             })
             .collect()
     }

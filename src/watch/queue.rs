@@ -2,7 +2,7 @@
 //!
 //! Pure; the rows themselves stay in the file.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use crate::core::source::SourceKey;
 
@@ -36,6 +36,7 @@ pub struct Queue {
     /// The next event of each source.
     heads: BTreeMap<i64, SourceKey>,
     heartbeats: BTreeMap<i64, SourceKey>,
+    transitions: BTreeSet<i64>,
     len: usize,
 }
 
@@ -48,6 +49,11 @@ impl Queue {
     /// Returns whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Returns the number of the transition that has waited longest.
+    pub fn oldest_transition(&self) -> Option<i64> {
+        self.transitions.first().copied()
     }
 
     /// Returns how many of them are heartbeats.
@@ -71,8 +77,10 @@ impl Queue {
         }
         line.insert(place, (seq, class));
         self.len += 1;
-        if class == Class::Heartbeat {
-            self.heartbeats.insert(seq, source.clone());
+        match class {
+            Class::Transition => drop(self.transitions.insert(seq)),
+            Class::Baseline => {}
+            Class::Heartbeat => drop(self.heartbeats.insert(seq, source.clone())),
         }
     }
 
@@ -86,6 +94,7 @@ impl Queue {
         line.remove(place);
         self.len -= 1;
         self.heartbeats.remove(&seq);
+        self.transitions.remove(&seq);
         if place == 0 {
             self.heads.remove(&seq);
             match line.front() {
@@ -207,6 +216,21 @@ mod tests {
         queue.remove(4, &key(2));
         assert_eq!((queue.len(), queue.heartbeats()), (2, 0));
         assert_eq!(seqs(&queue, 10, 0), [1]);
+    }
+
+    #[test]
+    fn oldest_transition_is_not_an_event_that_is_spread() {
+        let mut queue = queue(&[
+            (1, 1, Baseline),
+            (2, 2, Transition),
+            (3, 3, Transition),
+            (4, 4, Heartbeat),
+        ]);
+        assert_eq!(queue.oldest_transition(), Some(2));
+        queue.remove(2, &key(2));
+        assert_eq!(queue.oldest_transition(), Some(3));
+        queue.remove(3, &key(3));
+        assert_eq!(queue.oldest_transition(), None);
     }
 
     #[test]

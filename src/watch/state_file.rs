@@ -386,6 +386,20 @@ impl StateFile {
             heartbeats: inner.queue.heartbeats(),
         }
     }
+
+    /// Returns since when the oldest transition waits; `None` if none waits, or the file cannot be read. Other events are spread over
+    /// time, and wait as a rule.
+    pub fn oldest_transition(&self) -> Option<Timestamp> {
+        let inner = self.inner();
+        let oldest = inner.queue.oldest_transition()?;
+        let connection = &inner.opened.connection;
+        let event: String = connection
+            .prepare_cached("SELECT event FROM outbox WHERE seq = ?1")
+            .and_then(|mut row| row.query_row([oldest], |row| row.get(0)))
+            .ok()?;
+        let event: Event = serde_json::from_str(&event).ok()?;
+        event.made_at()
+    }
 }
 
 /// Returns the events sent after `since` (a number from an earlier call; `None`: the last few), oldest first, from a file that

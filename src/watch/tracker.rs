@@ -27,6 +27,7 @@ mod tests;
 mod write_schedule;
 
 pub use change::{Change, Step};
+pub use status_index::Confirmed;
 pub use write_schedule::Destination;
 
 /// The known state of every source.

@@ -1,14 +1,15 @@
 //! Debug pages in the platform's formats: a snapshot per connector, and the health of its subscriptions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
 use serde_json::{Map, Value, json};
 
+use super::health::SERVICE;
 use super::problem::Problem;
-use super::{Site, answer};
+use super::{Site, answer, metrics};
 use crate::core::code::Code;
 use crate::core::document::SourceRecord;
 use crate::core::source::PlatformName;
@@ -58,18 +59,82 @@ pub(super) async fn platform(State(web): State<Site>, Path(platform): Path<Strin
         Ok(summaries) => summaries,
         Err(error) => return Problem::from(error).into_response(),
     };
+    answer(200, Value::Object(snapshot_of(&web, name, &summaries)))
+}
+
+/// All platforms in use, as a BitBrat service shows its connectors.
+pub(super) async fn connectors(State(web): State<Site>) -> Response {
+    let summaries = match summaries(&web).await {
+        Ok(summaries) => summaries,
+        Err(error) => return Problem::from(error).into_response(),
+    };
+    let started = started(&web);
+    let stored = summaries.iter().map(|summary| summary.key.platform());
+    let platforms: BTreeSet<PlatformName> = stored.chain(started.iter().copied()).collect();
+    let connectors = platforms.into_iter().map(|platform| {
+        let mut connector = snapshot_of(&web, platform, &summaries);
+        connector.insert("started".to_owned(), started.contains(&platform).into());
+        (platform.to_string(), Value::Object(connector))
+    });
+    answer(200, json!({"connectors": connectors.collect::<Map<_, _>>()}))
+}
+
+/// This process, in the form of a BitBrat service.
+pub(super) async fn instance(State(web): State<Site>) -> Response {
+    let started = started(&web);
+    let connectors = started
+        .iter()
+        .map(|platform| json!({"name": platform, "enabled": true}));
+    let connectors: Vec<Value> = connectors.collect();
+    // It delivers no messages, so there is no topic on which it receives them.
+    let instance = json!({
+        "serviceName": SERVICE, "instanceId": web.instance, "egressTopic": null,
+        "connectorCount": connectors.len(), "connectors": connectors,
+    });
+    answer(200, instance)
+}
+
+/// The configuration as it was at the start, in the form of a BitBrat service. Secrets are shown as `***`.
+pub(super) async fn config(State(web): State<Site>) -> Response {
+    let values = web.settings.iter().map(|shown| {
+        let value = shown.value.clone().map_or(Value::Null, Value::String);
+        (shown.key.clone(), value)
+    });
+    let config: Map<String, Value> = values.collect();
+    // Every key has a default, or is needed for a single platform only.
+    answer(
+        200,
+        json!({"service": SERVICE, "config": config, "requiredEnv": []}),
+    )
+}
+
+/// Every counter of the metrics, in the form of BitBrat's router.
+pub(super) async fn counters(State(web): State<Site>) -> Response {
+    answer(200, json!({"counters": metrics::counters(&web).await}))
+}
+
+/// The platforms that this process probes.
+fn started(web: &Site) -> BTreeSet<PlatformName> {
+    let pollers = web.overview().map(|overview| overview.pollers);
+    let pollers = pollers.unwrap_or_default();
+    pollers.iter().map(|poller| poller.platform).collect()
+}
+
+fn snapshot_of(web: &Site, platform: PlatformName, summaries: &[Arc<SourceSummary>]) -> Map<String, Value> {
     let own = summaries
         .iter()
-        .filter(|summary| summary.key.platform() == name)
-        .map(|summary| summary.record());
-    let own: Vec<SourceRecord> = own.collect();
-    let listeners = listeners_of(&web, name);
-    answer(200, snapshot(name, &own, &listeners))
+        .filter(|summary| summary.key.platform() == platform);
+    let own: Vec<SourceRecord> = own.map(|summary| summary.record()).collect();
+    snapshot(platform, &own, &listeners_of(web, platform))
 }
 
 fn platform_of(text: &str) -> Result<PlatformName, Box<Response>> {
     text.parse().map_err(|_| {
-        let problem = Problem::new(404, Code::ApiUnknownPlatform).about(text);
+        // The last two are what BitBrat's services answer.
+        let problem = Problem::new(404, Code::ApiUnknownPlatform)
+            .about(text)
+            .with("error", "unknown_platform")
+            .with("platform", text.chars().take(60).collect::<String>());
         Box::new(problem.into_response())
     })
 }
@@ -176,7 +241,7 @@ fn snapshot(
     platform: PlatformName,
     records: &[SourceRecord],
     listeners: &[(String, ListenerReport)],
-) -> Value {
+) -> Map<String, Value> {
     let worst = records
         .iter()
         .map(|record| record.status)
@@ -229,5 +294,5 @@ fn snapshot(
         }
         snapshot.insert("eventSub".into(), event_sub(&detail));
     }
-    Value::Object(snapshot)
+    snapshot
 }

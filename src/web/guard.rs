@@ -18,7 +18,7 @@ use super::problem::Problem;
 use crate::core::code::Code;
 
 /// Paths that a supervisor requests without a token; they return only health.
-const HEALTH: [&str; 3] = ["/healthz", "/livez", "/readyz"];
+const HEALTH: [&str; 4] = ["/health", "/healthz", "/livez", "/readyz"];
 
 /// No page loads anything from elsewhere, runs a script of its own text or is shown inside another one.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \

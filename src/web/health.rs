@@ -7,11 +7,16 @@ use serde_json::{Map, Value, json};
 use super::{Site, answer};
 
 /// The service name for the platform's tools.
-const SERVICE: &str = "bitbrat";
+pub(super) const SERVICE: &str = "bitbrat";
 
 /// Liveness: the process answers.
 pub(super) async fn healthy(State(web): State<Site>) -> Response {
     answer(200, Value::Object(body(&web)))
+}
+
+/// Liveness in the form of the platform's state engine.
+pub(super) async fn state_engine() -> Response {
+    answer(200, json!({"status": "ok", "service": SERVICE}))
 }
 
 /// Readiness: every required part works.

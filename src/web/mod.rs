@@ -37,9 +37,11 @@ use tokio::sync::watch;
 use tracing::info;
 
 use self::live::Hub;
+pub use self::metrics::Measured;
 use self::pages::login::{Attempts, Ended};
 use self::problem::Problem;
 use crate::clock::Clock;
+use crate::config::Shown;
 use crate::core::code::Code;
 use crate::core::observation::Identity;
 use crate::core::time::Timestamp;
@@ -100,6 +102,9 @@ pub struct Web {
     pub runs: PathBuf,
     /// How the tools for agents are offered.
     pub agents: Options,
+    pub measured: Measured,
+    /// The configuration at the start, without secrets.
+    pub settings: Vec<Shown>,
 }
 
 /// What every handler may use.
@@ -136,8 +141,13 @@ impl Web {
 
     /// Why this process is not ready; it is ready when there is no reason.
     fn reasons(&self) -> Vec<String> {
+        self.reasons_with(self.overview().as_ref())
+    }
+
+    /// The same for an overview that the caller has already.
+    fn reasons_with(&self, overview: Option<&Overview>) -> Vec<String> {
         let mut reasons = (self.unready)();
-        reasons.extend(self.overview().into_iter().flat_map(|overview| overview.unready));
+        reasons.extend(overview.into_iter().flat_map(|overview| overview.unready.clone()));
         reasons
     }
 }
@@ -205,9 +215,14 @@ fn router(site: Site, heavy: heavy::Limits) -> Router {
     Router::new()
         .route("/healthz", get(health::healthy))
         .route("/livez", get(health::healthy))
+        .route("/health", get(health::state_engine))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::metrics))
         .route("/_debug/bus", get(debug::bus))
+        .route("/_debug/config", get(debug::config))
+        .route("/_debug/connectors", get(debug::connectors))
+        .route("/_debug/counters", get(debug::counters))
+        .route("/_debug/instance", get(debug::instance))
         .route("/_debug/sources", get(debug::sources))
         .route("/_debug/{platform}", get(debug::platform))
         .route("/_debug/{platform}/{listener}", get(debug::listener))

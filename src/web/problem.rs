@@ -5,7 +5,7 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::core::code::Code;
 use crate::core::source::SourceKey;
@@ -36,6 +36,10 @@ pub(super) struct Problem {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<String>")]
     sources: Vec<SourceKey>,
+    /// Further members, for clients that know the same error by another form.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    more: Map<String, Value>,
     /// After how many seconds to try again.
     #[serde(skip)]
     retry_after: Option<u32>,
@@ -52,6 +56,7 @@ impl Problem {
             code,
             id: None,
             sources: Vec::new(),
+            more: Map::new(),
             retry_after: None,
         }
     }
@@ -69,6 +74,11 @@ impl Problem {
 
     pub(super) fn sources(mut self, sources: Vec<SourceKey>) -> Self {
         self.sources = sources;
+        self
+    }
+
+    pub(super) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.more.insert(name.to_owned(), value.into());
         self
     }
 

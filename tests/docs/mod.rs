@@ -1,5 +1,6 @@
 //! The documents name files of the source: those are there, under that name.
 
+mod grafana;
 mod language;
 mod packaging;
 

@@ -83,6 +83,10 @@ fn serve(search: &mut Search, rig: &Rig) {
         "/_debug/sources",
         "/_debug/twitch",
         "/_debug/twitch/eventsub",
+        "/_debug/config",
+        "/_debug/connectors",
+        "/_debug/counters",
+        "/_debug/instance",
     ] {
         search
             .output

@@ -280,7 +280,7 @@ fn nothing_is_logged_as_long_as_nothing_changes() {
     let figures = page(&address, "/metrics").unwrap().1;
     for name in [
         "bitbrat_store_writes_total ",
-        "bitbrat_store_writes_per_day_expected ",
+        "bitbrat_store_expected_writes_per_second ",
     ] {
         assert!(figures.contains(name), "{name} is not in {figures}");
     }

@@ -476,6 +476,8 @@ fn harness() -> (
         report: Arc::new(|| ListenerReport {
             healthy: true,
             summary: "hears".to_owned(),
+            connections: None,
+            subscriptions: None,
             detail: serde_json::Value::Null,
         }),
     };

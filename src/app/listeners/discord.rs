@@ -18,7 +18,7 @@ use crate::lifecycle::Stop;
 use crate::platforms::discord::DiscordPlatform;
 use crate::platforms::discord::gateway::{Board, GatewayOptions, Shutdown};
 use crate::watch::engine::Engine;
-use crate::watch::listener_context::{ListenerContext, ListenerReport, ListenerTask};
+use crate::watch::listener_context::{Established, ListenerContext, ListenerReport, ListenerTask};
 use crate::watch::monitored::MonitoredSource;
 
 pub(super) async fn start(app: &App, engine: &mut Engine) -> Result<(), Failure> {
@@ -137,6 +137,11 @@ fn report(board: &Board) -> ListenerReport {
     ListenerReport {
         healthy: status.is_healthy(),
         summary: status.summary(),
+        connections: Some(Established {
+            established: usize::from(status.state == "CONNECTED"),
+            wanted: usize::from(status.guilds > 0),
+        }),
+        subscriptions: None,
         detail,
     }
 }

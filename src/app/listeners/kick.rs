@@ -200,6 +200,8 @@ impl Standing {
         ListenerReport {
             healthy: why_not.is_none(),
             summary: why_not.unwrap_or(summary),
+            connections: None,
+            subscriptions: None,
             detail: json!({
                 "enabled": true, "accepted": counts.accepted, "forged": counts.forged, "stale": counts.stale,
                 "duplicate": counts.duplicate, "other": counts.other, "untracked": counts.untracked,

@@ -20,7 +20,7 @@ use crate::platforms::twitch::eventsub::{
 };
 use crate::platforms::{Listener as _, ListenerEvent, ProbeSink as _};
 use crate::watch::engine::Engine;
-use crate::watch::listener_context::{ListenerContext, ListenerReport, ListenerTask};
+use crate::watch::listener_context::{Established, ListenerContext, ListenerReport, ListenerTask};
 use crate::watch::monitored::{MonitoredSource, MonitoredSources};
 
 /// The listener's name, which is also that of its page.
@@ -148,6 +148,14 @@ fn report(status: &Status) -> ListenerReport {
     ListenerReport {
         healthy: status.is_healthy(),
         summary: status.summary(),
+        connections: Some(Established {
+            established: status.connected(),
+            wanted: status.plan.connections.len(),
+        }),
+        subscriptions: Some(Established {
+            established: status.enabled(),
+            wanted: status.subscriptions.len(),
+        }),
         detail: status.detail(),
     }
 }

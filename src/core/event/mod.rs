@@ -94,6 +94,23 @@ pub struct Event {
     pub body: String,
 }
 
+impl Event {
+    /// Returns when this process has made the event; `None` if its body is not one of ours.
+    pub fn made_at(&self) -> Option<Timestamp> {
+        #[derive(Deserialize)]
+        struct Body {
+            ingress: Ingress,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Ingress {
+            ingress_at: Timestamp,
+        }
+        let body: Body = serde_json::from_str(&self.body).ok()?;
+        Some(body.ingress.ingress_at)
+    }
+}
+
 /// How first observations of a source are published on the bus.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum InitialEvents {

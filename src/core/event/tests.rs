@@ -637,3 +637,13 @@ fn evidence_whose_integers_come_back_as_doubles_is_read() {
     assert_eq!(evidence_update.knowledge.counters["a"].messages_in, 3);
     assert_eq!(evidence_update.knowledge.evidence.latency.unwrap().value, 84);
 }
+
+#[test]
+fn event_contains_when_it_was_made() {
+    let document = SourceDocument::new("twitch:1".parse().unwrap());
+    let now = Timestamp::from_millis(1_780_000_000_123);
+    let mut event = heartbeat(&document, now);
+    assert_eq!(event.made_at(), Some(now));
+    event.body = r#"{"type": "foreign"}"#.to_owned();
+    assert_eq!(event.made_at(), None);
+}

@@ -31,6 +31,7 @@ impl PlatformDescriptor for Descriptor {
             guilds: guilds(parts.settings),
             stream_from: settings.stream_from,
             state_dir: Some(parts.settings.state_dir.clone()),
+            request_times: Some(parts.request_times),
             try_refused: parts.try_refused,
             ..DiscordOptions::default()
         };

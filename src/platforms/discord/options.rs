@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
 
 use crate::core::observation::Identity;
+use crate::histogram::Histogram;
 
 /// The home page of this program: the package's, else a reserved address.
 pub const HOME_PAGE: &str = if env!("CARGO_PKG_HOMEPAGE").is_empty() {
@@ -38,6 +40,8 @@ pub struct DiscordOptions {
     /// Refused requests in 10 minutes, after which nothing more is sent for a while. Discord bans an IP address at 10,000, which
     /// all bots behind it share.
     pub max_invalid_requests: u32,
+    /// Counts how long requests take.
+    pub request_times: Option<Arc<Histogram>>,
     /// Whether a token that Discord refused recently is tried once more, because the user has just entered it.
     pub try_refused: bool,
 }
@@ -55,6 +59,7 @@ impl Default for DiscordOptions {
             patience: Duration::from_secs(15),
             requests_per_second: 25,
             max_invalid_requests: 500,
+            request_times: None,
             try_refused: false,
         }
     }

@@ -107,6 +107,10 @@ impl Rest {
             },
             Arc::clone(&clock),
         );
+        let http = match &options.request_times {
+            Some(durations) => http.timed(Arc::clone(durations)),
+            None => http,
+        };
         let mut limits = Limits::new(options.requests_per_second, options.max_invalid_requests);
         limits.set_breaker(memory.breaker(&host));
         Self {
@@ -154,6 +158,7 @@ impl Rest {
         let count = |number| u32::try_from(number).unwrap_or(u32::MAX);
         RateLimit {
             name: "refused requests in 10 min, of our own limit".to_owned(),
+            bucket: "refused_requests".to_owned(),
             left: count(left),
             size: count(size),
         }

@@ -206,7 +206,13 @@ impl Platform for KickPlatform {
         let size = self.options.requests_per_minute;
         let left = u32::try_from(self.api.client.rate_limiter.left()).unwrap_or(size);
         let name = "requests a minute, of our own limit".to_owned();
-        vec![RateLimit { name, left, size }]
+        let bucket = "requests_per_minute".to_owned();
+        vec![RateLimit {
+            name,
+            bucket,
+            left,
+            size,
+        }]
     }
 
     async fn resolve(&self, names: &[String]) -> Result<Vec<Option<SourceKey>>, PlatformError> {

@@ -44,8 +44,14 @@ impl RateLimits {
             .filter(|(_, bucket)| bucket.state.lock().reported)
             .map(|(name, bucket)| {
                 let (left, size) = bucket.level();
-                let name = format!("points of {name}");
-                RateLimit { name, left, size }
+                // Client id and user: the first is the same for all but a few, and of no use to a person.
+                let bucket = name.rsplit('/').next().unwrap_or_default();
+                RateLimit {
+                    name: format!("points of {name}"),
+                    bucket: bucket.to_owned(),
+                    left,
+                    size,
+                }
             })
             .collect();
         levels.sort_by(|a, b| a.name.cmp(&b.name));

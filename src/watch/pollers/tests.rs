@@ -5,6 +5,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::core::code::Code;
+use crate::core::facet::Facet;
 use crate::core::observation::{ErrorInfo, Fact, LinkState, Observation, Transport};
 use crate::core::schedule::Schedule;
 use crate::core::source::PlatformName;
@@ -24,6 +25,7 @@ struct SlowPlatform {
     takes: Duration,
     since: Instant,
     begun: Arc<Mutex<Vec<Begun>>>,
+    observed: Arc<Mutex<Vec<(i64, Fact)>>>,
 }
 
 #[async_trait]
@@ -40,13 +42,17 @@ impl Platform for SlowPlatform {
         Ok(vec![None; names.len()])
     }
 
-    async fn probe(&self, probes: &ProbeSet, sources: &[SourceKey], _: &dyn ProbeSink) -> ProbeSummary {
+    async fn probe(&self, probes: &ProbeSet, sources: &[SourceKey], sink: &dyn ProbeSink) -> ProbeSummary {
         self.begun.lock().push(Begun {
             probes: probes.iter().copied().collect(),
             sources: sources.len(),
             second: self.since.elapsed().as_secs(),
         });
         tokio::time::sleep(self.takes).await;
+        for (second, fact) in self.observed.lock().iter().cloned() {
+            let at = Timestamp::EPOCH.plus_secs(second);
+            sink.observe(Observation::new(&sources[0], at, "test", fact));
+        }
         ProbeSummary::default()
     }
 }
@@ -54,6 +60,7 @@ impl Platform for SlowPlatform {
 struct World {
     pollers: Arc<Pollers>,
     begun: Arc<Mutex<Vec<Begun>>>,
+    observed: Arc<Mutex<Vec<(i64, Fact)>>>,
     tasks: Tasks,
     running: tokio::task::JoinHandle<Result<ExitCode, Failure>>,
     _receiver: super::super::observations::ObservationReceiver,
@@ -63,10 +70,12 @@ struct World {
 fn world(takes: u64) -> World {
     let key = |id: u32| -> SourceKey { format!("twitch:{id}").parse().unwrap() };
     let begun: Arc<Mutex<Vec<Begun>>> = Arc::default();
+    let observed: Arc<Mutex<Vec<(i64, Fact)>>> = Arc::default();
     let platform: Arc<dyn Platform> = Arc::new(SlowPlatform {
         takes: Duration::from_secs(takes),
         since: Instant::now(),
         begun: Arc::clone(&begun),
+        observed: Arc::clone(&observed),
     });
     let pollers = Pollers::new(
         &[platform],
@@ -84,6 +93,7 @@ fn world(takes: u64) -> World {
     World {
         pollers,
         begun,
+        observed,
         tasks,
         running,
         _receiver: inputs,
@@ -178,6 +188,39 @@ async fn unexpected_rejection_checks_tokens_once_a_minute_at_most() {
     let runs = world.begun();
     assert_eq!(runs.len(), 2);
     assert!(runs.iter().all(|probe| probe.probes == [Probe::Auth]));
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_evidence_counts_as_the_success_of_a_check() {
+    let world = world(0);
+    let failed = || Fact::Unanswered {
+        facet: Facet::Stream,
+        error: ErrorInfo::new(Code::NetworkTimeout, "no answer"),
+    };
+    let down = Fact::Connection {
+        transport: Transport::Api,
+        state: LinkState::Down {
+            error: ErrorInfo::new(Code::NetworkTimeout, "no answer"),
+        },
+    };
+    let evidence = || world.pollers.report()[0].evidence.clone();
+    for (observed, expected) in [
+        (vec![(5, failed()), (5, down)], BTreeMap::new()),
+        (
+            vec![(7, Fact::StreamAbsent)],
+            BTreeMap::from([(Probe::Stream, Timestamp::EPOCH.plus_secs(7))]),
+        ),
+        (
+            vec![(9, failed()), (6, Fact::StreamAbsent)],
+            BTreeMap::from([(Probe::Stream, Timestamp::EPOCH.plus_secs(7))]),
+        ),
+    ] {
+        *world.observed.lock() = observed;
+        world.pollers.tick(Probe::Stream);
+        world.pass(1).await;
+        assert_eq!(evidence(), expected);
+    }
     world.stop().await;
 }
 

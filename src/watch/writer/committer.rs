@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use tokio::sync::Notify;
 use tracing::{error, info};
@@ -80,7 +81,9 @@ impl Committer {
         }
         let commit = Arc::new(commit);
         let (state_file, shared) = (Arc::clone(&self.state_file), Arc::clone(&commit));
+        let begun = Instant::now();
         let done = blocking(move || state_file.commit(&shared)).await;
+        self.counts.commit_times.record(begun.elapsed());
         let commit = Arc::into_inner(commit).unwrap_or_default();
         match done {
             Ok(mut done) => {

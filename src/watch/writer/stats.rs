@@ -9,9 +9,13 @@ use tokio::sync::watch;
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
 use crate::core::verdict::Status;
+use crate::histogram::Histogram;
 use crate::persist::Stats;
 use crate::watch::account_reports::AccountState;
-use crate::watch::tracker::Tracker;
+use crate::watch::tracker::{Confirmed, Tracker};
+
+/// Upper bounds in seconds: without waiting for the disk, with it, and a disk that is busy.
+const COMMIT_TIMES: [f64; 6] = [0.001, 0.005, 0.02, 0.1, 0.5, 2.0];
 
 #[derive(Debug)]
 pub struct WriterStats {
@@ -29,6 +33,8 @@ pub struct WriterStats {
     pub inputs: AtomicU64,
     /// Incremented once a second unless the writer is blocked.
     pub turns: AtomicU64,
+    /// How long commits take.
+    pub commit_times: Histogram,
     /// Counts the commits, for readers of the store in this process.
     pub commits: watch::Sender<u64>,
     /// The summary of all sources, as of the last second.
@@ -40,6 +46,8 @@ pub struct WriterStats {
 pub struct Summary {
     pub live: BTreeSet<SourceKey>,
     pub by_status: BTreeMap<(PlatformName, Status), usize>,
+    /// When the statuses of sources were last confirmed.
+    pub confirmed: Confirmed,
     /// The accounts that sources need.
     pub accounts: Vec<AccountState>,
 }
@@ -55,6 +63,7 @@ impl WriterStats {
             commits_failing: AtomicBool::default(),
             inputs: AtomicU64::default(),
             turns: AtomicU64::default(),
+            commit_times: Histogram::new(&COMMIT_TIMES),
             commits: watch::Sender::default(),
             summary: Mutex::default(),
             store: Mutex::new(Stats::since(now)),
@@ -73,6 +82,7 @@ impl WriterStats {
         *self.summary.lock() = Summary {
             live: tracker.index.live().clone(),
             by_status: tracker.index.by_status().clone(),
+            confirmed: tracker.index.confirmed().clone(),
             accounts: tracker.accounts(),
         };
     }

@@ -10,13 +10,24 @@ use crate::web::api;
 
 pub(super) async fn page(State(site): State<Site>) -> Response {
     let mut paths: Vec<(String, &str)> = [
-        ("healthz", "Whether the process answers"),
+        ("healthz", "Whether the process answers; /livez returns the same"),
+        ("health", "The same in the form of BitBrat's state engine"),
         ("readyz", "Whether every required part works, and what does not"),
-        ("metrics", "Metrics in the format of OpenMetrics"),
+        ("metrics", "Metrics for Prometheus, as text or OpenMetrics"),
         ("api/v1/openapi.json", "The API, described by OpenAPI 3.1"),
         ("public", "The sources that are shown to everybody"),
         ("_debug/sources", "Every stored document with its evidence"),
-        ("_debug/bus", "What is stored from the bus"),
+        (
+            "_debug/bus",
+            "What is stored from the bus, and the chat that is counted on it",
+        ),
+        ("_debug/config", "The configuration at the start, without secrets"),
+        ("_debug/connectors", "Every platform, in the form of a connector"),
+        (
+            "_debug/counters",
+            "Every counter of the metrics, summed over its labels",
+        ),
+        ("_debug/instance", "This process: its name and its platforms"),
     ]
     .map(|(path, about)| (path.to_owned(), about))
     .to_vec();

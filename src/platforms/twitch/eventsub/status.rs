@@ -180,12 +180,8 @@ impl Status {
         if !self.is_planned {
             return "who is to be listened to is not known yet".to_owned();
         }
-        let connected = self
-            .connections
-            .iter()
-            .filter(|connection| connection.is_connected())
-            .count();
         let (enabled, all) = (self.enabled(), self.subscriptions.len());
+        let connected = self.connected();
         let mut summary = format!(
             "{connected} of {} sockets connected, {enabled} of {all} subscriptions enabled",
             self.plan.connections.len()
@@ -258,7 +254,14 @@ impl Status {
         }
     }
 
-    fn enabled(&self) -> usize {
+    /// Returns how many connections are up.
+    pub fn connected(&self) -> usize {
+        let connections = self.connections.iter();
+        connections.filter(|connection| connection.is_connected()).count()
+    }
+
+    /// Returns how many subscriptions Twitch has accepted.
+    pub fn enabled(&self) -> usize {
         self.subscriptions
             .iter()
             .filter(|subscription| subscription.status == SubscriptionState::Enabled)
