@@ -23,7 +23,7 @@ def run(figures):
     url, emulator = os.environ.get("BITBRAT_TEST_NATS_URL"), os.environ.get("FIRESTORE_EMULATOR_HOST")
     if not url:
         raise lib.Skipped("BITBRAT_TEST_NATS_URL is not set; start NATS with scripts/services.sh up nats")
-    count = setting("BENCH_MESSAGES", 500)
+    count = setting("BENCH_MESSAGES", 200, 2_000)
     with Cleanup() as cleanup:
         sim = Sim(cleanup)
         token = sim.login()

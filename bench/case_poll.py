@@ -16,7 +16,7 @@ LATENCY = 50
 
 
 def run(figures):
-    sources, rounds = setting("BENCH_SOURCES", 1_000), setting("BENCH_ROUNDS", 3)
+    sources, rounds = setting("BENCH_SOURCES", 200, 10_000), setting("BENCH_ROUNDS", 1, 5)
     with Cleanup() as cleanup:
         sim = Sim(cleanup)
         token = sim.login()

@@ -120,7 +120,7 @@ def seconds(stamp):
 
 
 def run(figures):
-    events = setting("BENCH_EVENTS", 100)
+    events = setting("BENCH_EVENTS", 30, 1_000)
     emulator = os.environ.get("FIRESTORE_EMULATOR_HOST")
     with Cleanup() as cleanup:
         sim = Sim(cleanup)

@@ -29,8 +29,9 @@ def peak(command, environment, folder):
 
 
 def run(figures):
-    runs = setting("BENCH_RUNS", 20)
-    sizes = sorted({1, min(1_000, setting("BENCH_SOURCES", 1_000)), setting("BENCH_SOURCES", 1_000)})
+    runs = setting("BENCH_RUNS", 10, 100)
+    most = setting("BENCH_SOURCES", 200, 10_000)
+    sizes = sorted({size for size in (1, 1_000) if size < most} | {most})
     peer = next((command for command in PEERS if shutil.which(command[0])), None)
     with Cleanup() as cleanup:
         sim = Sim(cleanup)

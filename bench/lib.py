@@ -38,10 +38,11 @@ class Skipped(Exception):
     """A part that this machine cannot run; the text says what is missing."""
 
 
-def setting(name, usual):
+def setting(name, usual, published):
+    """A size: the variable where it is set, `published` for the figures of the page (BENCH_FULL=1), `usual` for a trial."""
     text = os.environ.get(name, "")
     if not text:
-        return usual
+        return published if os.environ.get("BENCH_FULL") == "1" else usual
     if not text.isdigit() or int(text) == 0:
         raise BenchError(f"{name} is `{text}`; give a whole number above 0")
     return int(text)
