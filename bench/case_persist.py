@@ -5,7 +5,6 @@ with as many sources as messages, where every message is a document of its own, 
 messages of one source are merged into one write.
 """
 
-import concurrent.futures
 import json
 import os
 import sqlite3
@@ -13,10 +12,8 @@ import time
 import uuid
 
 import lib
-from case_push import Documents
-from lib import BenchError, Cleanup, Daemon, Http, Nats, Sim, setting
-
-BATCH = 250
+from firestore import BATCH, Documents, batched_writes
+from lib import BenchError, Cleanup, Daemon, Nats, Sim, setting
 
 
 def run(figures):
@@ -41,8 +38,8 @@ def run(figures):
                 shape = "one document each" if sources == count else f"merged, over {sources} sources"
                 label = f"batched writes to {store}"
                 figures.add(f"{count:,} messages to {store}, {shape}", rate, "messages/s", label, floor)
-                figures.add("  processor time per message", processor, "ms")
-                figures.add("  peak memory", memory, "MiB")
+                figures.add(f"{store}, {shape}: processor time per message", processor, "ms")
+                figures.add(f"{store}, {shape}: peak memory", memory, "MiB")
     figures.note("the floor writes the same documents and history entries, 250 of each in a transaction or commit; a ratio above 1 is faster than the floor")
 
 
@@ -146,16 +143,9 @@ def check(daemon, emulator, project, store, live):
         database.close()
     else:
         documents = Documents(emulator, project)
-        query = {"from": [{"collectionId": "sources"}], "where": {"fieldFilter": {"field": {"fieldPath": "streamStatus"}, "op": "EQUAL", "value": {"stringValue": "ONLINE"}}}}
-        body = {"structuredAggregationQuery": {"structuredQuery": query, "aggregations": [{"alias": "count", "count": {}}]}}
-        status, answer = documents.http.request("POST", f"/v1/{documents.root}:runAggregationQuery", body, documents.headers)
-        if status != 200:
-            raise BenchError(f"the emulator did not count the documents: {status} {answer[:200].decode(errors='replace')}")
         # The first fifty messages are of other sources, all of them live.
-        found = int(json.loads(answer)[0]["result"]["aggregateFields"]["count"]["integerValue"]) - 50
-        document = documents.read("2000000")
-        _, answer = documents.http.request("GET", f"/v1/{documents.root}/sources/twitch:2000000/history?pageSize=1", headers=documents.headers)
-        sample = (document["fields"], json.loads(answer)["documents"][0]["fields"])
+        found = documents.count("streamStatus", "ONLINE") - 50
+        sample = documents.sample("2000000")
     if found != live:
         raise BenchError(f"{found} sources are stored as live in {store}, and {live} should be: the figures of this run mean nothing")
     return sample
@@ -163,7 +153,7 @@ def check(daemon, emulator, project, store, live):
 
 def batched(store, emulator, count, sample):
     """The store's own rate: as many documents and entries as there were messages, in batches, in messages a second."""
-    return batched_sqlite(count, sample) if store == "SQLite" else batched_firestore(emulator, count, sample)
+    return batched_sqlite(count, sample) if store == "SQLite" else batched_writes(emulator, count, sample)
 
 
 def batched_sqlite(count, sample):
@@ -183,27 +173,3 @@ def batched_sqlite(count, sample):
         rate = count / (time.perf_counter() - begun)
         database.close()
         return rate
-
-
-def batched_firestore(emulator, count, sample):
-    documents = Documents(emulator, f"bench-{uuid.uuid4().hex[:12]}")
-    bodies = []
-    for start in range(0, count, BATCH):
-        writes = []
-        for number in range(start, min(start + BATCH, count)):
-            name = f"{documents.root}/sources/twitch:{number}"
-            writes.append({"update": {"name": name, "fields": sample[0]}})
-            writes.append({"update": {"name": f"{name}/history/first", "fields": sample[1]}})
-        bodies.append(json.dumps({"writes": writes}))
-
-    def commit(body):
-        http = Http(emulator)
-        status, answer = http.request("POST", f"/v1/{documents.root}:commit", body, documents.headers)
-        http.close()
-        if status != 200:
-            raise BenchError(f"the emulator refused a batch: {status} {answer[:200].decode(errors='replace')}")
-
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        begun = time.perf_counter()
-        list(pool.map(commit, bodies))
-        return count / (time.perf_counter() - begun)

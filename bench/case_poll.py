@@ -6,39 +6,83 @@ import json
 import os
 import subprocess
 import time
+import uuid
 from urllib.parse import quote, urlsplit
 
 import lib
 import peers
+from firestore import Documents, batched_writes
 from lib import BIN, Cleanup, Sim, bitbrat_environment, configuration, setting
 
 LATENCY = 50
 
 
 def run(figures):
-    sources, rounds = setting("BENCH_SOURCES", 200, 10_000), setting("BENCH_ROUNDS", 1, 5)
+    most, rounds = setting("BENCH_SOURCES", 200, 10_000), setting("BENCH_ROUNDS", 1, 5)
+    sizes = sorted({size for size in (100, 1_000) if size < most} | {most})
+    emulator = os.environ.get("FIRESTORE_EMULATOR_HOST")
+    names = peers.available(figures)
     with Cleanup() as cleanup:
         sim = Sim(cleanup)
         token = sim.login()
-        channels = sim.fill(sources)
-        programs = {"bitbrat": lambda: bitbrat(sim, token, channels)}
-        for name in peers.available(figures):
-            programs[name] = lambda name=name: peer(sim, token, channels, name)
-        sim.delay(LATENCY)
-        results = {name: [] for name in [*programs, "floor"]}
-        names = list(programs)
-        for turn in range(rounds):
-            for name in names[turn % len(names) :] + names[: turn % len(names)]:
-                sim.refill()
-                result = programs[name]()
-                result |= span(sim.journal())
-                results[name].append(result)
-                if name == "bitbrat":
-                    calls, peak = result["requests"], result["in_flight"]
-                    sim.refill()
-                    asyncio.run(replay(sim.address, token, calls, peak))
-                    results["floor"].append(span(sim.journal()))
-    report(figures, sources, results)
+        for size in sizes:
+            channels = sim.fill(size)
+            sim.delay(LATENCY)
+            report(figures, size, poll(sim, token, channels, names, rounds))
+            sim.no_delay()
+        if emulator:
+            store(figures, sim, token, channels, names, rounds, emulator)
+        else:
+            figures.note("Firestore is not measured: FIRESTORE_EMULATOR_HOST is not set (scripts/services.sh up firestore)")
+    figures.note(f"the responses of a poll are {LATENCY} ms late; those before the documents in Firestore are not")
+    figures.note("`bitbrat probe stream` also validates its token, derives each status and stores each source in SQLite; the peers read the streams into memory")
+
+
+def in_turn(names, rounds):
+    """Every program in each round, with another one first."""
+    for turn in range(rounds):
+        yield from names[turn % len(names) :] + names[: turn % len(names)]
+
+
+def poll(sim, token, channels, names, rounds):
+    results = {name: [] for name in ["bitbrat", *names, "floor"]}
+    for name in in_turn(["bitbrat", *names], rounds):
+        sim.refill()
+        result = bitbrat(sim, token, channels) if name == "bitbrat" else peer(sim, token, channels, name, "poll")
+        result |= span(sim.journal())
+        results[name].append(result)
+        if name == "bitbrat":
+            sim.refill()
+            asyncio.run(replay(sim.address, token, result["requests"], result["in_flight"]))
+            results["floor"].append(span(sim.journal()))
+    return results
+
+
+def store(figures, sim, token, channels, names, rounds, emulator):
+    """One poll, after which each channel has a document in Firestore. The peers write in bulk."""
+    results = {name: [] for name in ["bitbrat", *names, "floor"]}
+    for name in in_turn(["bitbrat", *names], rounds):
+        sim.refill()
+        project = f"bench-{uuid.uuid4().hex[:12]}"
+        if name == "bitbrat":
+            remote = {"BITBRAT_STORE__URL": f"firestore:{project}", "FIRESTORE_EMULATOR_HOST": emulator}
+            result = bitbrat(sim, token, channels, **remote)
+        else:
+            result = peer(sim, token, channels, name, "store", project=project, emulator=emulator)
+        documents = Documents(emulator, project)
+        found = documents.count("platform", "twitch")
+        if found != len(channels):
+            raise lib.BenchError(f"{name} stored {found} documents of {len(channels)} in Firestore: the figures of this run mean nothing")
+        results[name].append(result)
+        if name == "bitbrat":
+            rate = batched_writes(emulator, len(channels), documents.sample(channels[0]))
+            results["floor"].append({"wall": len(channels) / rate * 1000})
+    ours = results["bitbrat"]
+    what = f"poll of {len(channels):,} and a document in Firestore for each"
+    figures.add(f"{what}: whole process", middle(ours, "wall"), "ms", "bare batched writes alone", middle(results["floor"], "wall"))
+    for name in names:
+        figures.add(f"{what}: whole process", middle(ours, "wall"), "ms", name, middle(results[name], "wall"))
+        figures.add(f"{what}: processor time", middle(ours, "cpu"), "ms", name, middle(results[name], "cpu"))
 
 
 def middle(results, key):
@@ -58,7 +102,12 @@ def report(figures, sources, results):
         figures.add(f"poll of {sources:,}: processor time", middle(ours, "cpu"), "ms", name, middle(results[name], "cpu"))
         if middle(ours, "memory"):
             figures.add(f"poll of {sources:,}: peak memory", middle(ours, "memory"), "MiB", name, middle(results[name], "memory"))
-    figures.note(f"every response is {LATENCY} ms late; `bitbrat probe stream` also validates its token, derives each status and stores each source in SQLite; the peers read the streams into memory")
+    for name, result in results.items():
+        if result:
+            label = {"bitbrat": "bitbrat probe stream", "floor": "bare loop"}.get(name, name)
+            figures.grow("Time of the calls of a poll", "ms", label, sources, middle(result, "span"))
+            if name != "floor":
+                figures.grow("Time of the whole process of a poll", "ms", label, sources, middle(result, "wall"))
 
 
 def span(journal):
@@ -66,6 +115,8 @@ def span(journal):
     entries = [entry for entry in journal["recent"] if "/__sim" not in entry["path"]]
     if not entries:
         raise lib.BenchError("the program made no call to the simulator")
+    if len(entries) < journal["total"]:
+        raise lib.BenchError(f"{journal['total']} calls are more than the simulator's journal holds; set a smaller BENCH_SOURCES")
     times = [datetime.datetime.fromisoformat(entry["at"].replace("Z", "+00:00")) for entry in entries]
     return {
         "requests": entries,
@@ -87,17 +138,17 @@ def measured(command, environment, folder, body=None):
     return {"wall": wall, "cpu": (float(user) + float(system)) * 1000, "memory": int(memory) / 1024, "out": done.stdout}
 
 
-def bitbrat(sim, token, channels):
+def bitbrat(sim, token, channels, **environment):
     with Cleanup() as cleanup:
         home = cleanup.directory()
         configuration(home, channels)
-        return measured([BIN, "probe", "stream", "-q", "-o", "name"], bitbrat_environment(home, sim, token), home)
+        return measured([BIN, "probe", "stream", "-q", "-o", "name"], bitbrat_environment(home, sim, token, **environment), home)
 
 
-def peer(sim, token, channels, name):
+def peer(sim, token, channels, name, mode, **more):
     with Cleanup() as cleanup:
         home = cleanup.directory()
-        result = measured(*peers.invocation(name, home, "poll", sim, token, channels))
+        result = measured(*peers.invocation(name, home, mode, sim, token, channels, **more))
         seen = json.loads(result["out"].decode().splitlines()[-1])
         live = len(range(0, len(channels), 20))
         if seen["live"] != live:

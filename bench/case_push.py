@@ -12,6 +12,7 @@ import time
 
 import lib
 import peers
+from firestore import Documents, seconds
 from lib import BenchError, Cleanup, Daemon, Http, Sim, WebSocket, setting
 
 # As many as an account may listen to without the broadcasters' consent: two subscriptions each, ten in all.
@@ -59,28 +60,6 @@ class Bare:
         return self.times.get(timeout=20)
 
 
-class Documents:
-    """The documents of one project in Firestore's emulator."""
-
-    def __init__(self, emulator, project):
-        self.http = Http(emulator)
-        self.root = f"projects/{project}/databases/(default)/documents"
-        self.headers = {"Authorization": "Bearer owner"}
-
-    def write(self, channel, status):
-        fields = {"platform": "twitch", "id": channel, "streamStatus": status}
-        update = {"name": f"{self.root}/sources/twitch:{channel}", "fields": {name: {"stringValue": value} for name, value in fields.items()}}
-        body = {"writes": [{"update": update, "updateMask": {"fieldPaths": list(fields)}}]}
-        status, answer = self.http.request("POST", f"/v1/{self.root}:commit", body, self.headers)
-        if status != 200:
-            raise BenchError(f"the emulator refused a write: {status} {answer[:200].decode(errors='replace')}")
-        return seconds(json.loads(answer)["commitTime"])
-
-    def read(self, channel):
-        status, answer = self.http.request("GET", f"/v1/{self.root}/sources/twitch:{channel}", headers=self.headers)
-        return json.loads(answer) if status == 200 else None
-
-
 class InFirestore:
     def __init__(self, documents):
         self.documents = documents
@@ -112,11 +91,6 @@ class InSqlite:
             if time.monotonic() > end:
                 raise BenchError(f"an event of channel {channel} was not stored within 20 s: {row}")
             time.sleep(0.0002)
-
-
-def seconds(stamp):
-    whole, _, rest = stamp.rstrip("Z").partition(".")
-    return float(time.mktime(time.strptime(whole, "%Y-%m-%dT%H:%M:%S"))) - time.timezone + float(f"0.{rest or 0}")
 
 
 def run(figures):

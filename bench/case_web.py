@@ -123,7 +123,7 @@ def under_load(figures, daemon, servers, seconds):
 
 
 def crowd(clients, address):
-    """Connections that send nothing, and connections that request large responses and never read them."""
+    """Connections that send nothing, and connections that request a large response or a stream and never read it."""
     parts = urlsplit(f"http://{address}")
     for number in range(IDLE + UNREAD):
         client = socket.socket()
@@ -134,7 +134,7 @@ def crowd(clients, address):
         if number >= IDLE:
             path = "/api/v1/events" if number % 5 == 0 else "/api/v1/sources?limit=1000"
             with contextlib.suppress(OSError):
-                client.sendall(f"GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n".encode() * 20)
+                client.sendall(f"GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n".encode())
 
 
 def load(address, path, connections, seconds):

@@ -42,6 +42,8 @@ class Figures:
 def number(value):
     if value is None:
         return "–"
+    if value == 0:
+        return "0"
     if value >= 1000:
         return f"{value:,.0f}"
     if value >= 100:

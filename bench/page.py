@@ -1,6 +1,7 @@
 """Writes docs/benchmarks.md and its plots from the results of a run of all cases."""
 
 import datetime
+import json
 import math
 import os
 import platform
@@ -26,7 +27,8 @@ METHODS = {
     "program. The sources are real: each was probed at a simulated Twitch before.",
     "poll": "Every response of the simulated Twitch is 50 ms late. The floor sends the same calls, as many at a time, and does nothing with the responses. "
     "The time of the calls is from the arrival of the first request to the response of the last, as the simulator's journal has it. The peers are "
-    "`bench/peers/`: twurple and pyTwitchAPI as a bot author would use them.",
+    "`bench/peers/`: twurple and pyTwitchAPI as a bot author would use them. The last rows also write a document in Firestore's emulator for each channel; "
+    "the peers write in bulk, and the floor only writes, the same documents and history entries as `bitbrat`, 250 of each at a time.",
     "push": "From the order to send an event until the document is stored. Each program has channels of its own and gets an event in turn. The floor is a "
     "bare socket that receives the event. SQLite is read over a second connection; for Firestore the emulator's commit time counts. The peers write one "
     "document, `bitbrat` also the entry of the history.",
@@ -59,7 +61,6 @@ This page is written only by a run of all cases with a release build.
 
 def write(program):
     """The page of the repository is for release builds; a debug build writes one below target/bench/ to read through."""
-    records = [record for record in (load(name) for name in TITLES) if record]
     debug = is_debug(program)
     target = Path(os.environ.get("BENCH_PAGE") or (WORK / "benchmarks.md" if debug else ROOT / "docs" / "benchmarks.md"))
     if debug and target.resolve() == (ROOT / "docs" / "benchmarks.md").resolve():
@@ -67,16 +68,17 @@ def write(program):
         return
     images = target.parent / "images"
     images.mkdir(parents=True, exist_ok=True)
-    text = INTRODUCTION + BEGIN + "\n\n" + machine(program, debug)
-    for record in records:
-        text += section(record, images)
-    target.write_text(text.rstrip() + "\n", encoding="utf-8")
+    results = {name: load(name) for name in TITLES}
+    target.write_text(compose(machine(program, debug), results, images), encoding="utf-8")
     say(f"bench: wrote {target}")
 
 
-def load(name):
-    import json
+def compose(head, results, images):
+    sections = (section(name, results.get(name), images) for name in TITLES)
+    return INTRODUCTION + BEGIN + "\n\n" + head + "".join(sections).rstrip() + "\n"
 
+
+def load(name):
     path = WORK / "results" / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
@@ -99,8 +101,10 @@ def machine(program, debug):
     return "".join(["| | |\n|---|---|\n", *(f"| {name} | {value} |\n" for name, value in rows), "\n"])
 
 
-def section(record, images):
-    text = f"## {TITLES[record['case']]}\n\n{METHODS[record['case']]}\n\n"
+def section(name, record, images):
+    text = f"## {TITLES[name]}\n\n{METHODS[name]}\n\n"
+    if not record:
+        return text + f"`scripts/bench.sh {name}`: no figures of a release build are recorded yet.\n\n"
     text += f"`{record['command']}`, {record['at']}, load {record['load']:.1f} at the end.\n\n"
     if record["rows"]:
         text += "| | bitbrat | beside | | ratio |\n|---|---:|---|---:|---:|\n"
@@ -111,9 +115,9 @@ def section(record, images):
     text += "\n" if record["rows"] else ""
     for title in dict.fromkeys(point["title"] for point in record["growth"]):
         points = [point for point in record["growth"] if point["title"] == title]
-        name = f"bench-{re.sub('[^a-z]+', '-', title.lower())}.svg"
-        (images / name).write_text(plot.growth(title, points), encoding="utf-8")
-        text += f"![{title}, by number of sources](images/{name})\n\n"
+        file = f"bench-{re.sub('[^a-z]+', '-', title.lower())}.svg"
+        (images / file).write_text(plot.growth(title, points), encoding="utf-8")
+        text += f"![{title}, by number of sources](images/{file})\n\n"
     for note in record["notes"]:
-        text += f"- {note[:1].upper()}{note[1:]}.\n"
-    return text + "\n"
+        text += f"- {note if note.startswith('`') else note[:1].upper() + note[1:]}.\n"
+    return text.rstrip() + "\n\n"

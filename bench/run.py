@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import sys
 import time
 
@@ -12,6 +13,8 @@ CASES = ["status", "poll", "push", "persist", "idle", "web", "join"]
 
 
 def main():
+    # What was started is ended on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     wanted = sys.argv[1:] or CASES
     failed = False
     for name in wanted:

@@ -73,6 +73,13 @@ services() {
 }
 stop() { if [ ${#started[@]} -gt 0 ]; then scripts/services.sh down "${started[@]}"; fi; }
 trap stop EXIT
-if [ $# -eq 0 ] || [[ " $* " == *" push "* || " $* " == *" persist "* ]]; then services; fi
+if [ $# -eq 0 ] || [[ " $* " =~ " poll "|" push "|" persist " ]]; then services; fi
 
-PYTHONDONTWRITEBYTECODE=1 python3 bench/run.py "$@"
+PYTHONDONTWRITEBYTECODE=1 python3 bench/run.py "$@" &
+child=$!
+trap 'kill "$child" 2>/dev/null || true' INT TERM
+failed=0
+wait "$child" || failed=$?
+# A signal ends the first wait before the program has ended what it started.
+wait "$child" 2>/dev/null || true
+exit "$failed"

@@ -2,6 +2,7 @@
 
 Usage: pytwitchapi.py SETTINGS.json, whose `mode` is
   poll   read the streams of all channels once, print how many are live, and end
+  store  the same, and write a document for each channel
   idle   the same every minute until standard input ends; prints `ready` after the first time
   push   write a document for each pushed stream.online and stream.offline until standard input ends; prints `ready` when subscribed
 """
@@ -9,6 +10,7 @@ Usage: pytwitchapi.py SETTINGS.json, whose `mode` is
 import asyncio
 import json
 import sys
+from datetime import UTC, datetime
 
 from twitchAPI.twitch import Twitch
 from twitchAPI.type import AuthScope
@@ -29,6 +31,26 @@ async def poll(twitch, channels):
 
     pages = await asyncio.gather(*(page(channels[start : start + 100]) for start in range(0, len(channels), 100)))
     return [stream for one in pages for stream in one]
+
+
+async def store(streams, settings):
+    from google.cloud.firestore import AsyncClient
+
+    client = AsyncClient(project=settings["project"])
+    live = {stream.user_id: stream for stream in streams}
+
+    async def commit(ids):
+        batch = client.batch()
+        for channel in ids:
+            stream = live.get(channel)
+            fields = {"platform": "twitch", "id": channel, "streamStatus": "ONLINE" if stream else "OFFLINE", "lastStreamUpdate": datetime.now(UTC)}
+            if stream:
+                fields |= {"title": stream.title, "viewerCount": stream.viewer_count}
+            batch.set(client.collection("sources").document(f"twitch:{channel}"), fields, merge=True)
+        await batch.commit()
+
+    channels = settings["channels"]
+    await asyncio.gather(*(commit(channels[start : start + 500]) for start in range(0, len(channels), 500)))
 
 
 async def push(twitch, settings):
@@ -74,8 +96,11 @@ async def main():
     with open(sys.argv[1], encoding="utf-8") as file:
         settings = json.load(file)
     twitch = await login(settings)
-    if settings["mode"] == "poll":
-        print(json.dumps({"live": len(await poll(twitch, settings["channels"]))}), flush=True)
+    if settings["mode"] in ("poll", "store"):
+        streams = await poll(twitch, settings["channels"])
+        if settings["mode"] == "store":
+            await store(streams, settings)
+        print(json.dumps({"live": len(streams)}), flush=True)
     elif settings["mode"] == "push":
         await push(twitch, settings)
     else:

@@ -2,6 +2,7 @@
 //
 // Usage: node twurple.mjs SETTINGS.json, whose `mode` is
 //   poll   read the streams of all channels once, print how many are live, and end
+//   store  the same, and write a document for each channel
 //   idle   the same every minute until standard input ends; prints `ready` after the first time
 //   push   write a document for each pushed stream.online and stream.offline until standard input ends; prints `ready` when subscribed
 
@@ -33,6 +34,20 @@ async function poll() {
   return (await Promise.all(pages)).flat();
 }
 
+async function store(streams) {
+  const { Firestore } = await import('@google-cloud/firestore');
+  const firestore = new Firestore({ projectId: settings.project });
+  const live = new Map(streams.map((stream) => [stream.userId, stream]));
+  const writer = firestore.bulkWriter();
+  for (const id of settings.channels) {
+    const stream = live.get(id);
+    const fields = { platform: 'twitch', id, streamStatus: stream ? 'ONLINE' : 'OFFLINE', lastStreamUpdate: new Date() };
+    if (stream) Object.assign(fields, { title: stream.title, viewerCount: stream.viewers });
+    writer.set(firestore.doc(`sources/twitch:${id}`), fields, { merge: true });
+  }
+  await writer.close();
+}
+
 async function push() {
   const { EventSubWsListener } = await import('@twurple/eventsub-ws');
   const { Firestore } = await import('@google-cloud/firestore');
@@ -57,8 +72,10 @@ async function push() {
 }
 
 process.on('unhandledRejection', (error) => { console.error(error); process.exit(1); });
-if (settings.mode === 'poll') {
-  console.log(JSON.stringify({ live: (await poll()).length }));
+if (settings.mode === 'poll' || settings.mode === 'store') {
+  const streams = await poll();
+  if (settings.mode === 'store') await store(streams);
+  console.log(JSON.stringify({ live: streams.length }));
   process.exit(0);
 }
 if (settings.mode === 'push') await push();
