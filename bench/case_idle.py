@@ -21,21 +21,23 @@ def run(figures):
                 # Every minute of so many channels takes more calls than the usual limit has.
                 sim.command("knobs", bucket=max(800, size // 100 * 4))
             ours = measure_own(cleanup, sim, size, seconds)
-            beside = {}
-            if size <= PEER_LIMIT:
-                for name in names:
-                    beside[name] = measure_peer(sim, size, name, seconds)
+            beside = measure_peers(sim, size, names, seconds) if size <= PEER_LIMIT and names else {}
         report(figures, size, seconds, ours, beside)
 
 
-def observe(usage, seconds):
-    """Memory in MiB (now and the most while resting) and processor time in percent of a core."""
-    before, begun, most = usage.cpu(), time.monotonic(), 0.0
+def observe(programs, seconds):
+    """For each process memory in MiB (now and the most while resting) and processor time in percent of a core."""
+    before, begun = {name: usage.cpu() for name, usage in programs.items()}, time.monotonic()
+    most = dict.fromkeys(programs, 0.0)
     while time.monotonic() - begun < seconds:
-        time.sleep(min(1, seconds))
-        most = max(most, usage.memory())
+        time.sleep(1)
+        for name, usage in programs.items():
+            most[name] = max(most[name], usage.memory())
     passed = time.monotonic() - begun
-    return {"memory": usage.memory(), "most": most, "cpu": (usage.cpu() - before) / passed * 100, "passed": passed}
+    return {
+        name: {"memory": usage.memory(), "most": most[name], "cpu": (usage.cpu() - before[name]) / passed * 100, "passed": passed}
+        for name, usage in programs.items()
+    }
 
 
 def measure_own(cleanup, sim, size, seconds):
@@ -47,11 +49,12 @@ def measure_own(cleanup, sim, size, seconds):
         600,
         every=0.5,
     )
-    # The first round is over and nothing of it waits: for ten seconds nothing new is sent.
+    # The first round is over and nothing of it waits: for ten seconds nothing new is sent. So many sources are always being checked
+    # that a few observations wait at any time.
     last, since = 0.0, time.monotonic()
     while time.monotonic() - since < 10:
         sent, outbox, inputs = daemon.metrics("bitbrat_events_sent_total", "bitbrat_outbox_events", "bitbrat_inputs_waiting")
-        if sent > last or outbox + inputs > 0:
+        if sent > last or outbox > 0 or inputs > size / 100:
             last, since = sent, time.monotonic()
         if time.monotonic() - begun > 1_200:
             raise BenchError(f"`watch` with {size} sources did not come to rest within 20 minutes")
@@ -59,21 +62,37 @@ def measure_own(cleanup, sim, size, seconds):
     counters = ("bitbrat_calls_total", "bitbrat_store_writes_total", "bitbrat_ticks_skipped_total")
     settled = time.monotonic() - begun - 10
     before = daemon.metrics(*counters)
-    result = observe(daemon.usage, seconds)
-    calls, writes, skipped = (after - was for after, was in zip(daemon.metrics(*counters), before))
+    result = observe({"bitbrat": daemon.usage}, seconds)["bitbrat"]
+    called, writes, skipped = (after - was for after, was in zip(daemon.metrics(*counters), before))
     passed = result["passed"]
     peak = daemon.usage.memory("VmHWM")
     lib.end(daemon.child)
-    return result | {"calls": calls / passed * 60, "writes": writes / passed * 3_600, "skipped": skipped, "settled": settled, "peak": peak}
+    return result | {"calls": called / passed * 60, "writes": writes / passed * 3_600, "skipped": skipped, "settled": settled, "peak": peak}
 
 
-def measure_peer(sim, size, name, seconds):
+def measure_peers(sim, size, names, seconds):
+    """Both peers at the same time, each with an application, and so a rate limit, of its own."""
     with Cleanup() as cleanup:
-        sim.refill()
-        child = peers.start(cleanup, name, "idle", sim, sim.login(), sim.fill(size))
-        before, begun = sim.journal()["total"], time.monotonic()
-        result = observe(lib.Usage(child.pid), seconds)
-        return result | {"calls": (sim.journal()["total"] - before) / (time.monotonic() - begun) * 60}
+        programs = {}
+        for name in names:
+            client = f"{name}-app"
+            child = peers.start(cleanup, name, "idle", sim, sim.login(client), sim.fill(size), client=client)
+            programs[name] = lib.Usage(child.pid)
+        before = calls(sim)
+        results = observe(programs, seconds)
+        after = calls(sim)
+        for name, result in results.items():
+            result["calls"] = (after[name] - before[name]) / result["passed"] * 60
+        return results
+
+
+def calls(sim):
+    """Requests so far. twurple's mock mode has paths of its own, by which its requests differ from those of pyTwitchAPI."""
+    counts = dict.fromkeys(peers.NAMES, 0)
+    for entry in sim.journal()["counts"]:
+        mock = entry["path"].startswith(("/mock", "/auth", "/eventsub"))
+        counts["twurple" if mock else "pyTwitchAPI"] += entry["total"]
+    return counts
 
 
 def report(figures, size, seconds, ours, beside):
@@ -82,6 +101,7 @@ def report(figures, size, seconds, ours, beside):
     for what, key, unit in rows:
         for name in beside or [None]:
             figures.add(f"{sources}, {what}", ours[key], unit, name, beside[name][key] if name else None)
+    figures.add(f"{sources}, most memory at rest", ours["most"], "MiB")
     figures.add(f"{sources}, peak memory since the start", ours["peak"], "MiB")
     figures.add(f"{sources}, documents written", ours["writes"], "/h")
     figures.add(f"{sources}, first checks stored after", ours["settled"], "s")

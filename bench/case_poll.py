@@ -93,6 +93,7 @@ def report(figures, sources, results):
     ours = results["bitbrat"]
     floor = f"bare loop, {middle(ours, 'calls'):.0f} calls, {middle(ours, 'in_flight'):.0f} in flight"
     figures.add(f"poll of {sources:,}: time of the calls", middle(ours, "span"), "ms", floor, middle(results["floor"], "span"))
+    figures.add(f"poll of {sources:,}: whole process", middle(ours, "wall"), "ms", "calls of the bare loop", middle(results["floor"], "span"))
     for name in peers.NAMES:
         if not results.get(name):
             continue

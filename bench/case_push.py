@@ -65,7 +65,7 @@ class InFirestore:
         self.documents = documents
 
     def stored(self, channel, live):
-        """The commit time of the document, which is read late enough to disturb nobody."""
+        """The commit time of the document, which is read late enough to disturb no program."""
         wanted = "ONLINE" if live else "OFFLINE"
         end = time.monotonic() + 20
         while True:

@@ -368,7 +368,7 @@ class Nats:
         self.socket.sendall(f"PUB {subject} {self.inbox}.r {len(data)}\r\n".encode() + data + b"\r\n")
         head, answer = self._message()
         if b" 503" in head:
-            raise BenchError(f"NATS: nobody answers on {subject}; is JetStream switched on?")
+            raise BenchError(f"NATS: {subject} has no responder; start the server with JetStream (-js)")
         answer = json.loads(answer)
         if "error" in answer:
             raise BenchError(f"NATS: {subject}: {answer['error'].get('description')}")

@@ -34,7 +34,7 @@ METHODS = {
     "document, `bitbrat` also the entry of the history.",
     "persist": "`watch --role persist` reads from NATS JetStream. Each message starts or ends a stream, so each changes a document and adds an entry to its history.",
     "idle": "After the first checks are stored, for the given time, with the schedules as shipped. The peers read the streams of all channels once a minute, "
-    "and nothing else.",
+    "and nothing else; both run at the same time, after `watch`.",
     "web": "First contentful paint of a fresh context of headless Chromium. Response times are those of one kept connection; the floor is Node's own server "
     "with the same bytes. The last rows add clients that send nothing and clients that never read their responses.",
     "join": "One new observation merged into a document with evidence of every kind, and its status derived.",

@@ -22,7 +22,7 @@ registries below target/bench/. What this machine lacks is left out with a note.
 
 Variables:
   BENCH_BIN=PATH         measure this program; nothing is built
-  BENCH_FULL=1           the sizes above; without it the sizes are small, for a trial
+  BENCH_FULL=1           the sizes above, for about an hour in all; without it the sizes are small, for a trial
   BENCH_SOURCES, BENCH_SECONDS, BENCH_RUNS, BENCH_ROUNDS, BENCH_EVENTS, BENCH_MESSAGES
                          one size, instead of the usual one
   BENCH_PEERS=0          without the peers
