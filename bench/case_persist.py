@@ -35,7 +35,7 @@ def run(figures):
                 rate, processor, memory, sample = measure(sim, token, url, emulator, store, count, sources)
                 if floor is None:
                     floor = batched(store, emulator, count, sample)
-                shape = "one document each" if sources == count else f"merged, over {sources} sources"
+                shape = "one document each" if sources == count else f"merged, over {sources} source{'s' if sources > 1 else ''}"
                 label = f"batched writes to {store}"
                 figures.add(f"{count:,} messages to {store}, {shape}", rate, "messages/s", label, floor)
                 figures.add(f"{store}, {shape}: processor time per message", processor, "ms")

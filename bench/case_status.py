@@ -33,6 +33,9 @@ def run(figures):
     most = setting("BENCH_SOURCES", 200, 10_000)
     sizes = sorted({size for size in (1, 1_000) if size < most} | {most})
     peer = next((command for command in PEERS if shutil.which(command[0])), None)
+    if peer:
+        version = subprocess.run(peer, capture_output=True, text=True, check=False).stdout.strip().splitlines()
+        figures.note(f"`{' '.join(peer)}` prints `{version[0] if version else ''}`")
     with Cleanup() as cleanup:
         sim = Sim(cleanup)
         token = sim.login()

@@ -69,6 +69,11 @@ def until(what, condition, seconds=300, every=0.05):
         time.sleep(every)
 
 
+def is_debug(program):
+    """Only builds with debug assertions read this variable, so only they contain its name."""
+    return b"BITBRAT_TEST_FAULT" in Path(program).read_bytes()
+
+
 class Cleanup(contextlib.ExitStack):
     """Ends processes and removes directories, the newest first."""
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import plot
 from figures import number
-from lib import ROOT, WORK, say
+from lib import ROOT, WORK, is_debug, say
+from peers import SOURCE
 
 TITLES = {
     "status": "Cold start: `sources status`",
@@ -32,7 +33,8 @@ METHODS = {
     "push": "From the order to send an event until the document is stored. Each program has channels of its own and gets an event in turn. The floor is a "
     "bare socket that receives the event. SQLite is read over a second connection; for Firestore the emulator's commit time counts. The peers write one "
     "document, `bitbrat` also the entry of the history.",
-    "persist": "`watch --role persist` reads from NATS JetStream. Each message starts or ends a stream, so each changes a document and adds an entry to its history.",
+    "persist": "`watch --role persist` reads from NATS JetStream. Each message starts or ends a stream, so each changes a document and adds an entry to its history. "
+    "The floor on SQLite waits for the disk at each transaction, as `bitbrat` does for transitions.",
     "idle": "After the first checks are stored, for the given time, with the schedules as shipped. The peers read the streams of all channels once a minute, "
     "and nothing else; both run at the same time, after `watch`.",
     "web": "First contentful paint of a fresh context of headless Chromium. Response times are those of one kept connection; the floor is Node's own server "
@@ -43,8 +45,8 @@ BEGIN = "<!-- figures: written by scripts/bench.sh -->"
 INTRODUCTION = """# Benchmarks
 
 `scripts/bench.sh` measures all of this, each figure beside a floor or a program of others that was measured in the same run; the ratio is what can be
-compared between machines. `scripts/bench.sh NAME` measures one case and prints it; without a name all cases run, and this page is written. Everything runs on
-loopback against simulated platforms, and needs no credentials.
+compared between machines. `scripts/bench.sh NAME` measures one case and prints it; without a name all cases run, and this page is written; `scripts/bench.sh page`
+writes it from the last figures of each case. Everything runs on loopback against simulated platforms, and needs no credentials.
 
 | variable | means |
 |---|---|
@@ -54,21 +56,21 @@ loopback against simulated platforms, and needs no credentials.
 | `BENCH_PEERS=0` | without the peers, which are installed from the npm and Python registries below `target/bench/` |
 | `BENCH_PAGE=PATH` | writes the page there |
 
-This page is written only by a run of all cases with a release build.
+This page contains only figures of release builds.
 
 """
 
 
 def write(program):
     """The page of the repository is for release builds; a debug build writes one below target/bench/ to read through."""
-    debug = is_debug(program)
+    results = {name: load(name) for name in TITLES}
+    debug = is_debug(program) or any(record["debug"] for record in results.values() if record)
     target = Path(os.environ.get("BENCH_PAGE") or (WORK / "benchmarks.md" if debug else ROOT / "docs" / "benchmarks.md"))
     if debug and target.resolve() == (ROOT / "docs" / "benchmarks.md").resolve():
         say("bench: a debug build writes no figures into docs/benchmarks.md; build with --release")
         return
     images = target.parent / "images"
     images.mkdir(parents=True, exist_ok=True)
-    results = {name: load(name) for name in TITLES}
     target.write_text(compose(machine(program, debug), results, images), encoding="utf-8")
     say(f"bench: wrote {target}")
 
@@ -83,20 +85,18 @@ def load(name):
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def is_debug(program):
-    """Only builds with debug assertions read this variable, so only they contain its name."""
-    return b"BITBRAT_TEST_FAULT" in Path(program).read_bytes()
-
-
 def machine(program, debug):
     memory = Path("/proc/meminfo").read_text(encoding="utf-8").split(maxsplit=2)[1]
     model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.M)
     version = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout.strip()
+    libraries = json.loads((SOURCE / "package.json").read_text(encoding="utf-8"))["dependencies"]
+    requirements = [line for line in (SOURCE / "requirements.txt").read_text(encoding="utf-8").split("\n") if "==" in line]
+    peers = [f"{name} {version}" for name, version in libraries.items()] + [line.replace("==", " ") for line in requirements]
     rows = [
         ("date", datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d")),
         ("program", f"{version}, {'DEBUG build: no figure below counts' if debug else 'release build'}, {Path(program).stat().st_size / 1048576:.1f} MiB"),
+        ("peers", ", ".join(peers)),
         ("machine", f"{os.cpu_count()} cores ({model[1].strip() if model else platform.machine()}), {math.ceil(int(memory) / 1048576)} GiB, {platform.system()} {platform.release().split('-')[0]}"),
-        ("sizes", "full (`BENCH_FULL=1`)" if os.environ.get("BENCH_FULL") == "1" else "small, for a trial"),
     ]
     return "".join(["| | |\n|---|---|\n", *(f"| {name} | {value} |\n" for name, value in rows), "\n"])
 
@@ -105,7 +105,7 @@ def section(name, record, images):
     text = f"## {TITLES[name]}\n\n{METHODS[name]}\n\n"
     if not record:
         return text + f"`scripts/bench.sh {name}`: no figures of a release build are recorded yet.\n\n"
-    text += f"`{record['command']}`, {record['at']}, load {record['load']:.1f} at the end.\n\n"
+    text += f"`{record['command']}`, {record['at']}, load {record['load']:.1f} at the end{'' if record['full'] else ', small sizes for a trial'}.\n\n"
     if record["rows"]:
         text += "| | bitbrat | beside | | ratio |\n|---|---:|---|---:|---:|\n"
     for row in record["rows"]:

@@ -6,8 +6,9 @@ import signal
 import sys
 import time
 
+import page
 from figures import Figures
-from lib import BIN, BenchError, Skipped, say
+from lib import BIN, BenchError, Skipped, is_debug, say
 
 CASES = ["status", "poll", "push", "persist", "idle", "web", "join"]
 
@@ -15,7 +16,7 @@ CASES = ["status", "poll", "push", "persist", "idle", "web", "join"]
 def main():
     # What was started is ended on the way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    wanted = sys.argv[1:] or CASES
+    wanted = [name for name in sys.argv[1:] if name != "page"] if sys.argv[1:] else CASES
     failed = False
     for name in wanted:
         begun = time.monotonic()
@@ -28,12 +29,14 @@ def main():
             say(f"bench: {name}: {error}")
             failed = True
             continue
-        figures.record["load"] = os.getloadavg()[0]
-        figures.record["seconds"] = round(time.monotonic() - begun)
+        figures.record |= {
+            "load": os.getloadavg()[0],
+            "seconds": round(time.monotonic() - begun),
+            "debug": is_debug(BIN),
+            "full": os.environ.get("BENCH_FULL") == "1",
+        }
         figures.save()
-    if not sys.argv[1:] and not failed:
-        import page
-
+    if not failed and (not sys.argv[1:] or "page" in sys.argv[1:]):
         page.write(BIN)
     return 1 if failed else 0
 

@@ -16,6 +16,7 @@ run, and docs/benchmarks.md is written with its plots (only of a release build).
   idle     `watch` with 1 to 100,000 sources at rest: memory, processor, calls, writes; peers
   web      first paint in Chromium, response times of the API, also with clients that do not read; floor: bare servers
   join     merging one observation and deriving the status (a Rust benchmark)
+  page     docs/benchmarks.md again, from the last figures of each case
 
 Peers (bench/peers/): twurple and pyTwitchAPI with Google's Firestore clients, installed once from the npm and Python
 registries below target/bench/. What this machine lacks is left out with a note.
@@ -37,7 +38,7 @@ TXT
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-cases=" status poll push persist idle web join "
+cases=" status poll push persist idle web join page "
 for name in "$@"; do
   case $name in
     -h | --help) usage && exit 0 ;;
