@@ -220,8 +220,9 @@ def bitbrat_environment(home, sim, token, client="app", **more):
 
 
 def configuration(home, channels, more=""):
-    sources = "".join(f'[[source]]\nplatform = "twitch"\nid = "{channel}"\n' for channel in channels)
-    (home / "bitbrat.toml").write_text(more + sources, encoding="utf-8")
+    # Short, as a file may have 4 MiB; before any table, as it is a key of the whole file.
+    sources = "source = [" + ",".join(f'{{platform="twitch",id="{channel}"}}' for channel in channels) + "]\n"
+    (home / "bitbrat.toml").write_text(sources + more, encoding="utf-8")
 
 
 class Usage:
