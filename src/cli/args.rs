@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::cli::commands::sources::{SourcesCommand, can, describe, history, is_live, status, wait};
 use crate::cli::commands::{
-    auth, completion, config, doctor, errors, events, init, preflight, probe, schema, sim, sources, store,
-    watch,
+    alert, auth, completion, config, doctor, errors, events, init, preflight, probe, schema, sim, sources,
+    store, watch,
 };
 use crate::cli::global::Global;
 use crate::cli::help;
@@ -55,6 +55,9 @@ pub enum Command {
     /// Follow and publish bus events
     #[command(subcommand)]
     Events(events::EventsCommand),
+    /// List, test and mute alerts
+    #[command(subcommand)]
+    Alert(alert::AlertCommand),
     Sim(sim::SimArgs),
     /// Manage the document store
     #[command(subcommand)]

@@ -26,7 +26,7 @@ pub const GROUPS: [(&str, &[&str]); 4] = [
         ],
     ),
     ("Set up", &["init", "config", "auth", "doctor", "preflight"]),
-    ("Run", &["watch", "events", "store"]),
+    ("Run", &["watch", "events", "alert", "store"]),
     ("Develop", &["sim", "schema", "completion", "man", "help"]),
 ];
 

@@ -127,6 +127,7 @@ async fn web(token: Option<&str>) -> (Web, Arc<Mutex<Vec<String>>>) {
         clock,
         token: token.map(SecretString::from),
         configured: Arc::new(Configured::default),
+        problems: Arc::new(Vec::new),
         events: None,
         commits: None,
         runs: PathBuf::from("/nonexistent"),
