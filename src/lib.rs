@@ -5,6 +5,7 @@
 //! No evidence, no claim. `docs/ARCHITECTURE.md` describes the modules.
 
 // The domain and the ports say what each of their parts means. Elsewhere a name may be enough.
+pub mod alerts;
 pub mod app;
 pub mod blocking;
 pub mod bus;

@@ -26,6 +26,7 @@ use crate::watch::monitored::MonitoredSources;
 use crate::watch::runs;
 use crate::web::{self, Measured, Stored, Web};
 
+mod alerts;
 mod expiry_watch;
 mod first_checks;
 mod registration;
@@ -205,6 +206,9 @@ async fn start(
     reasons.push(store_watch::start(&store, store_stats.clone(), tasks));
     store_watch::tidy(&store, tasks);
     let expiries = expiry_watch::start(app, tasks, has(Role::Ingest) && !plan.once);
+    if let Some(engine) = engine.as_ref().filter(|_| !plan.once) {
+        alerts::start(app, engine, &expiries, tasks);
+    }
     if let Some(listener) = listener {
         let extra = extra.merge(invites::callback::router(Arc::clone(app)));
         let pages = Web {
@@ -218,6 +222,7 @@ async fn start(
             started_at: app.clock.now(),
             token: app.settings.web.token.clone(),
             configured: configured(&in_force),
+            problems: alerts::problems(app, engine.as_ref()),
             events: has(Role::Ingest).then(|| app.state_file_path()),
             commits: engine.as_ref().map(Engine::commits),
             viewers: engine
@@ -401,6 +406,7 @@ async fn ingest(
         platforms,
         documents,
         route,
+        has_alerts: settings.alerts.is_used(),
         timetable: settings.schedule.probes.clone(),
         jitter: settings.schedule.jitter,
         clock: Arc::clone(&app.machine_clock),

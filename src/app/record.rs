@@ -114,11 +114,20 @@ impl App {
         FileWriter { writer, state_file }
     }
 
+    /// Opens the file for commands about alerts; `None` if no daemon or probe has created it yet.
+    pub async fn alert_file(&self) -> Result<Option<Arc<StateFile>>, StateFileError> {
+        if !self.state_file_path().exists() {
+            return Ok(None);
+        }
+        self.state_file(String::new(), false).await.map(Some)
+    }
+
     async fn state_file(&self, instance: String, has_sink: bool) -> Result<Arc<StateFile>, StateFileError> {
         let options = StateFileOptions {
             instance,
             bound: self.settings.watch.outbox,
             has_sink,
+            has_alerts: self.settings.alerts.is_used(),
             history: matches!(self.settings.store.target, StoreTarget::Sqlite(_)).then(|| self.retention()),
         };
         let path = self.state_file_path();

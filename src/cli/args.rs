@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::cli::commands::sources::{SourcesCommand, can, describe, history, is_live, status, wait};
 use crate::cli::commands::{
-    auth, completion, config, diff, doctor, errors, events, init, mcp, preflight, probe, schema, sim,
+    alert, auth, completion, config, diff, doctor, errors, events, init, mcp, preflight, probe, schema, sim,
     sources, store, support, top, watch,
 };
 use crate::cli::global::Global;
@@ -58,6 +58,9 @@ pub enum Command {
     #[command(subcommand)]
     Events(events::EventsCommand),
     Mcp(mcp::McpArgs),
+    /// List, test and mute alerts
+    #[command(subcommand)]
+    Alert(alert::AlertCommand),
     Sim(sim::SimArgs),
     /// Manage the document store
     #[command(subcommand)]

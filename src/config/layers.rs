@@ -48,6 +48,8 @@ pub(super) struct FileLayer {
     pub path: PathBuf,
     pub values: BTreeMap<String, Raw>,
     pub sources: Vec<RawTable>,
+    /// The other lists of tables, by name.
+    pub tables: BTreeMap<&'static str, Vec<RawTable>>,
     /// The entries of lists that are numbers and no text, by key path.
     pub numbers: BTreeMap<String, BTreeSet<String>>,
 }
@@ -173,12 +175,17 @@ pub(super) fn toml_text(
         path: path.to_owned(),
         values: BTreeMap::new(),
         sources: Vec::new(),
+        tables: BTreeMap::new(),
         numbers: BTreeMap::new(),
     };
     for (name, value) in tree {
         match (name.as_str(), value.kind) {
             ("source", ValueKind::Array(items)) if items.iter().all(is_table) => {
                 layer.sources = items.into_iter().map(table).collect();
+            }
+            (name, ValueKind::Array(items)) if items.iter().all(is_table) && of_alerts(name).is_some() => {
+                let name = of_alerts(name).unwrap_or_default();
+                layer.tables.insert(name, items.into_iter().map(table).collect());
             }
             // A likely mistake, as opposed to the list of strings that `sources` is.
             ("sources", ValueKind::Array(items)) if items.iter().any(is_table) => {
@@ -203,6 +210,11 @@ fn without_quotes(text: &str, shown_path: fn(&str) -> String) -> String {
         _ => part.to_owned(),
     });
     parts.collect::<Vec<_>>().join("`")
+}
+
+/// Returns the name of a list of tables, if it is one of those about alerts.
+fn of_alerts(name: &str) -> Option<&'static str> {
+    super::alerts::TABLES.into_iter().find(|table| *table == name)
 }
 
 fn is_table(value: &Value) -> bool {

@@ -3,6 +3,7 @@
 //! Values are resolved once into plain structs. Loading opens only the files that it reads, so that `doctor` and `config show`
 //! always work; it never stops at the first problem, but collects all of them.
 
+mod alerts;
 mod auth;
 mod bus;
 mod credentials;
@@ -36,6 +37,7 @@ mod web;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+pub use alerts::AlertSettings;
 pub use auth::AuthSettings;
 pub use bus::{BusSettings, BusTarget, NatsLogin};
 pub use edit::{
@@ -92,6 +94,8 @@ pub struct Settings {
     pub platforms: PlatformSettings,
     /// The monitored sources, in the order of the configuration.
     pub sources: Vec<SourceSpec>,
+    /// Alerts, hooks and maintenance windows.
+    pub alerts: AlertSettings,
     pub log: LogSettings,
 }
 
@@ -270,6 +274,7 @@ pub fn load(inputs: &ConfigInputs, now: Timestamp) -> Configuration {
         reader.sealed = sections
             .into_iter()
             .chain([sources::SOURCES.path.to_owned()])
+            .chain(alerts::TABLES.map(str::to_owned))
             .collect();
     }
     unknown_keys(&mut reader);
@@ -323,6 +328,7 @@ fn read(reader: &mut Reader<'_>, base: &Base, now: Timestamp) -> Settings {
         auth: auth::read(reader),
         platforms: PlatformSettings::read(reader),
         sources: sources::read(reader, source_keys),
+        alerts: alerts::read(reader),
         log: log::read(reader),
         google,
         state_dir,
@@ -374,6 +380,9 @@ fn unknown_keys(reader: &mut Reader<'_>) {
                     };
                     let hint = match path.as_str() {
                         "source" | "[[sources]]" => "write each source under its own [[source]]".to_owned(),
+                        "alert" | "hook" | "maintenance" => {
+                            format!("write each {path} under its own [[{path}]]")
+                        }
                         _ => hint,
                     };
                     reader.refuse_at_with(&keys::shown_path(path), &origin, "is not known", &hint);

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use glob::{MatchOptions, Pattern};
 
 use super::SourceArg;
-use crate::core::source::PlatformName;
+use crate::core::source::{PlatformName, SourceKey};
 use crate::core::summary::SourceSummary;
 use crate::secrets;
 
@@ -32,18 +32,20 @@ pub enum SourceSelector {
 impl SourceSelector {
     /// Whether it selects a source, by its id or one of its names.
     pub fn selects(&self, source: &SourceSummary) -> bool {
-        let platform = source.key.platform();
+        self.selects_named(&source.key, &source.names())
+    }
+
+    /// As [`SourceSelector::selects`], of a source with these names; see [`SourceSummary::names`].
+    pub fn selects_named(&self, key: &SourceKey, names: &[String]) -> bool {
+        let platform = key.platform();
         match self {
-            Self::One(SourceArg::Key(key)) => *key == source.key,
+            Self::One(SourceArg::Key(own)) => own == key,
             Self::One(SourceArg::Name { platform: of, name }) => {
-                of.is_none_or(|of| of == platform) && source.names().contains(name)
+                of.is_none_or(|of| of == platform) && names.contains(name)
             }
-            Self::Glob(glob) => {
-                let names = source.names();
-                names
-                    .iter()
-                    .any(|name| glob.matches(&format!("{platform}:{name}")))
-            }
+            Self::Glob(glob) => names
+                .iter()
+                .any(|name| glob.matches(&format!("{platform}:{name}"))),
         }
     }
 }

@@ -6,11 +6,13 @@ mod failure;
 mod retry;
 mod skew;
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{
     AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, PROXY_AUTHORIZATION, RETRY_AFTER,
 };
@@ -46,6 +48,9 @@ pub struct HttpOptions {
     pub max_body: usize,
     /// Identification sent to the platform.
     pub user_agent: String,
+    /// Which addresses a name may have; all when `None`. It does not apply to addresses that are written as such, and must not be
+    /// set where a proxy is used, whose own name would be checked.
+    pub accepts_address: Option<fn(IpAddr) -> bool>,
 }
 
 impl Default for HttpOptions {
@@ -55,6 +60,7 @@ impl Default for HttpOptions {
             timeout: Duration::from_secs(15),
             max_body: 16 * 1024 * 1024,
             user_agent: concat!("bitbrat/", env!("CARGO_PKG_VERSION")).to_owned(),
+            accepts_address: None,
         }
     }
 }
@@ -238,7 +244,29 @@ impl Http {
             .pool_max_idle_per_host(IDLE_PER_HOST)
             // No API redirects. A redirect is a captive portal or a mistyped address, and neither must receive a token.
             .redirect(reqwest::redirect::Policy::none());
+        let builder = match options.accepts_address {
+            Some(accepts) => builder.dns_resolver(Arc::new(FilteringResolver(accepts))),
+            None => builder,
+        };
         if past_proxies { builder.no_proxy() } else { builder }
+    }
+}
+
+/// Resolves names to those of their addresses that are accepted.
+struct FilteringResolver(fn(IpAddr) -> bool);
+
+impl Resolve for FilteringResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let accepts = self.0;
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let accepted: Vec<SocketAddr> = found.filter(|address| accepts(address.ip())).collect();
+            if accepted.is_empty() {
+                return Err("the name has only addresses inside a private network".into());
+            }
+            let addresses: Addrs = Box::new(accepted.into_iter());
+            Ok(addresses)
+        })
     }
 }
 

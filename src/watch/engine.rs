@@ -75,6 +75,8 @@ pub struct Parts {
     pub documents: Option<Duration>,
     /// The destination of events.
     pub route: Route,
+    /// Whether alerts or hooks need the events.
+    pub has_alerts: bool,
     /// When each probe runs.
     pub timetable: Timetable,
     /// Maximum random delay of each probe.
@@ -210,6 +212,11 @@ impl Engine {
             platforms: parts.platforms,
             token_changes: watch::Sender::default(),
         })
+    }
+
+    /// Returns the file of the documents and events.
+    pub fn state_file(&self) -> &Arc<StateFile> {
+        &self.state_file
     }
 
     /// Returns the name under which this process stores its totals.

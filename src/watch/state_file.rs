@@ -28,9 +28,11 @@ use crate::store::sqlite::database;
 use crate::store::sqlite::rows;
 use crate::store::{StoreError, Unusable, Version, Versioned, Write};
 
+mod alerts;
 mod error;
 mod tables;
 
+pub use alerts::{AlertInput, AlertState, DeliveryState, Stopped, StoredDelivery};
 pub use error::StateFileError;
 
 /// How long to wait for another process that writes the file.
@@ -44,6 +46,8 @@ pub struct StateFileOptions {
     pub bound: usize,
     /// Whether events wait for a sink. Otherwise they are only listed, for `events tail`.
     pub has_sink: bool,
+    /// Whether alerts or hooks need the events.
+    pub has_alerts: bool,
     /// Limits of the history; `None` where it is not read, because a remote store has it.
     pub history: Option<Retention>,
 }

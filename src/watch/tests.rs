@@ -155,6 +155,7 @@ fn options(bound: usize) -> StateFileOptions {
         instance: "w".to_owned(),
         bound,
         has_sink: true,
+        has_alerts: false,
         history: Some(Retention::default()),
     }
 }

@@ -273,7 +273,7 @@ async fn committed(commits: &mut Option<watch::Receiver<u64>>) {
 
 fn update(site: &Site, sources: Sources, before: Option<Sent>) -> Sent {
     let frame: Arc<str> = index::frame(site, &sources, "").into_string().into();
-    let announcement: Arc<str> = index::announcement(&sources).into();
+    let announcement: Arc<str> = index::announcement(site, &sources).into();
     // With the first client everything counts as changed: what has changed since it loaded its page is not known.
     let mut sent = before.unwrap_or_default();
     let mut rows = BTreeMap::new();

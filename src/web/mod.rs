@@ -50,6 +50,7 @@ use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::Stop;
 use crate::mcp::{Options, Tools};
 use crate::persist::{self, Stats};
+use crate::platforms;
 use crate::secrets;
 use crate::store::SourceStore;
 use crate::telemetry::names;
@@ -90,6 +91,8 @@ pub struct Web {
     pub token: Option<SecretString>,
     /// Returns the part of the configuration in force that concerns sources.
     pub configured: ConfiguredNow,
+    /// Returns problems that no source shows, such as a receiver of alerts that accepts nothing.
+    pub problems: Arc<dyn Fn() -> Vec<platforms::Problem> + Send + Sync>,
     /// The file that lists published events; `None` in a process that publishes none.
     pub events: Option<PathBuf>,
     /// Counts the commits of this process; `None` in a process that stores nothing.

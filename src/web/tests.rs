@@ -143,6 +143,7 @@ pub(super) async fn web(token: Option<&str>) -> (Web, Arc<Mutex<Vec<String>>>) {
         clock,
         token: token.map(SecretString::from),
         configured: Arc::new(Configured::default),
+        problems: Arc::new(Vec::new),
         events: None,
         commits: None,
         viewers: Arc::default(),

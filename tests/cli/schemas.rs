@@ -94,6 +94,7 @@ fn what_the_commands_print_is_valid_by_their_schemas() {
         ("auth", vec!["--demo", "auth", "status"]),
         ("invites", vec!["--demo", "auth", "invite", "twitch", "--device"]),
         ("invites", vec!["auth", "invite", "--list"]),
+        ("alerts", vec!["alert", "list"]),
         ("doctor", vec!["--demo", "doctor"]),
         ("preflight", vec!["--demo", "preflight", "--until", "2h"]),
         ("config", vec!["config", "show"]),

@@ -35,6 +35,7 @@ pub fn start(
         instance: name.to_owned(),
         bound: 100_000,
         has_sink: true,
+        has_alerts: false,
         history: Some(Retention::default()),
     };
     let state_file = Arc::new(StateFile::open(&state.join("watch.db"), options).unwrap());

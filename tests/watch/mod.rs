@@ -1,6 +1,7 @@
 //! The daemon: as a process of its own, under a service manager, under faults, killed at random, and for a virtual week.
 
 mod accounts;
+mod alerts;
 mod clocks;
 mod daemon;
 mod eventsub;

@@ -439,6 +439,7 @@ impl Life {
                 location: "sqlite".to_owned(),
                 heartbeat: hours(12),
             },
+            has_alerts: false,
             timetable: BTreeMap::new(),
             jitter: Duration::ZERO,
             clock: self.clock,

@@ -1,5 +1,6 @@
 //! One file per command: its arguments, its implementation and its report.
 
+pub mod alert;
 pub mod auth;
 pub mod completion;
 pub mod config;

@@ -13,11 +13,30 @@ use crate::cli::complete;
 use crate::cli::context::Setup;
 use crate::cli::output::{Envelope, Listing, Report, write_out};
 use crate::cli::reports::{
-    auth::AuthReport, config::CheckReport, config::ConfigReport, config::InitItem, diff::DiffReport,
-    doctor::Check, edit::EditItem, events::PublishReport, history::HistoryReport, invites::InviteItem,
-    migrate::MigrateReport, plan::PlanReport, predicate::AnswerReport, preflight::PreflightCheck,
-    probe::ProbeReport, prune::PruneReport, schemas::SchemaItem, sessions::SessionsReport, sim::SimItem,
-    sim_events::EventItem, sim_events::TriggerItem, source::SourceReport, sources::SourcesReport,
+    alerts::{AlertItem, AlertTestItem},
+    auth::AuthReport,
+    config::CheckReport,
+    config::ConfigReport,
+    config::InitItem,
+    diff::DiffReport,
+    doctor::Check,
+    edit::EditItem,
+    events::PublishReport,
+    history::HistoryReport,
+    invites::InviteItem,
+    migrate::MigrateReport,
+    plan::PlanReport,
+    predicate::AnswerReport,
+    preflight::PreflightCheck,
+    probe::ProbeReport,
+    prune::PruneReport,
+    schemas::SchemaItem,
+    sessions::SessionsReport,
+    sim::SimItem,
+    sim_events::EventItem,
+    sim_events::TriggerItem,
+    source::SourceReport,
+    sources::SourcesReport,
 };
 use crate::failure::{ExitCode, Failure, FailureDocument};
 use crate::view::actions::ActionItem;
@@ -128,6 +147,16 @@ pub const ALL: &[Described] = &[
         name: "events",
         commands: "events tail (each line is one of its items; `events schema` describes an event)",
         schema: of::<Listing<Line>>,
+    },
+    Described {
+        name: "alerts",
+        commands: "alert list, alert mute, alert unmute",
+        schema: of::<Listing<AlertItem>>,
+    },
+    Described {
+        name: "alert-test",
+        commands: "alert test",
+        schema: of::<Listing<AlertTestItem>>,
     },
     Described {
         name: "publish",

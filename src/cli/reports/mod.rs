@@ -1,6 +1,7 @@
 //! What the commands report, as data.
 
 pub mod actions;
+pub mod alerts;
 pub mod auth;
 pub mod columns;
 pub mod config;

@@ -81,6 +81,23 @@ const MIGRATIONS: &[&str] = &[
     INSERT OR IGNORE INTO history SELECT source, at, id, recorded_at, entry FROM history_with_indexes;
     DROP TABLE history_with_indexes;
 ",
+    // Alerts: changes that their rules have not processed, the conditions of sources, incidents, and messages to receivers.
+    "
+    CREATE TABLE alert_inbox (seq INTEGER PRIMARY KEY AUTOINCREMENT, event TEXT NOT NULL) STRICT;
+    CREATE TABLE alert_sources (source TEXT PRIMARY KEY, known TEXT NOT NULL) STRICT;
+    CREATE TABLE alert_incidents (key TEXT PRIMARY KEY, incident TEXT NOT NULL) STRICT;
+    CREATE TABLE alert_deliveries (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, receiver TEXT NOT NULL, incident TEXT NOT NULL,
+        kind TEXT NOT NULL, created_at INTEGER NOT NULL, due INTEGER NOT NULL, attempts INTEGER NOT NULL DEFAULT 0,
+        state TEXT NOT NULL DEFAULT 'waiting', remote_ref TEXT, reason TEXT, message TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX alert_waiting ON alert_deliveries (receiver, state, seq);
+    CREATE TABLE alert_stopped (receiver TEXT PRIMARY KEY, address TEXT NOT NULL, at INTEGER NOT NULL, reason TEXT NOT NULL) STRICT;
+    CREATE TABLE alert_mutes (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, pattern TEXT NOT NULL, until INTEGER NOT NULL, reason TEXT NOT NULL,
+        created_at INTEGER NOT NULL
+    ) STRICT;
+",
 ];
 
 /// Pages in the write-ahead log from which a write checkpoints it, which costs the write two disk syncs. Usually [`checkpoint_wal`]
@@ -88,7 +105,7 @@ const MIGRATIONS: &[&str] = &[
 const LOG_PAGES: i64 = 8192;
 
 /// The newest supported schema version.
-pub const SCHEMA: i64 = 6;
+pub const SCHEMA: i64 = 7;
 
 /// The first schema version with summaries in an index, and with confirmations.
 pub const WITH_CONFIRMATIONS: i64 = 5;

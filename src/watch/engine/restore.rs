@@ -33,6 +33,7 @@ pub(super) fn restore(parts: &Parts, lock: StateLock) -> Result<(Arc<StateFile>,
         instance: instance.clone(),
         bound: parts.outbox_capacity,
         has_sink: !matches!(parts.route, Route::File),
+        has_alerts: parts.has_alerts,
         history: parts.documents.map(|_| parts.retention),
     };
     let state_file = StateFile::open(&parts.file, options)?.holding(lock);

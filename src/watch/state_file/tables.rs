@@ -5,6 +5,7 @@ use std::path::Path;
 
 use rusqlite::{Transaction, TransactionBehavior, params};
 
+use super::alerts;
 use super::error::{StateFileError, explain};
 use super::{BUSY_TIMEOUT, Committed, NewEvent, StateFileOptions};
 use crate::core::evidence::Knowledge;
@@ -157,6 +158,9 @@ impl Inner {
             .iter()
             .filter(|event| !done.conflicts.contains(&event.event.source));
         let events: Vec<&NewEvent> = events.collect();
+        if options.has_alerts {
+            alerts::receive(&transaction, &events)?;
+        }
         if !options.has_sink {
             list(&transaction, &events)?;
             return transaction.commit().map(|()| done);
@@ -249,6 +253,6 @@ fn insert(
 }
 
 /// Serializes our own types, which always succeeds.
-fn json(value: &impl serde::Serialize) -> String {
+pub(super) fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("our own structs with text keys always serialize")
 }

@@ -219,7 +219,7 @@ async fn attention(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let sources = known(&site, None).await?;
-    let items = attention::of(&sources.rows, &sources.unusable, &[]);
+    let items = attention::of(&sources.rows, &sources.unusable, &(site.problems)());
     let list = Envelope::of(Attention::KIND, site.clock.now(), items);
     Ok(etag::tagged(&headers, &list))
 }

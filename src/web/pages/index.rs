@@ -148,7 +148,7 @@ pub(super) async fn page(
     match api::known(&site, None).await {
         Ok(sources) => {
             site.viewers.lock().read(&sources.rows);
-            let need = attention::of(&sources.rows, &sources.unusable, &[]).len();
+            let need = attention::of(&sources.rows, &sources.unusable, &(site.problems)()).len();
             let title = title(need);
             let page = Page {
                 root: "",
@@ -201,7 +201,7 @@ fn content(site: &Site, query: &Query, sources: &Sources) -> Markup {
 /// What is above the table: numbers, and what needs attention. Updates replace it as a whole.
 pub(in crate::web) fn frame(site: &Site, sources: &Sources, root: &str) -> Markup {
     let totals = Totals::of(&sources.rows);
-    let entries = attention::of(&sources.rows, &sources.unusable, &[]);
+    let entries = attention::of(&sources.rows, &sources.unusable, &(site.problems)());
     let reasons = site.reasons();
     html! {
         p #totals .totals {
@@ -252,8 +252,8 @@ fn short(text: &str) -> String {
 }
 
 /// What a screen reader announces when it changes.
-pub(in crate::web) fn announcement(sources: &Sources) -> String {
-    let entries = attention::of(&sources.rows, &sources.unusable, &[]);
+pub(in crate::web) fn announcement(site: &Site, sources: &Sources) -> String {
+    let entries = attention::of(&sources.rows, &sources.unusable, &(site.problems)());
     match entries.as_slice() {
         [] => "Nothing needs attention".to_owned(),
         [one] => format!("Needs attention: {}", one.what),

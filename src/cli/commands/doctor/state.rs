@@ -107,6 +107,7 @@ fn outbox(settings: &Settings, file: &Path) -> Option<Check> {
             instance: "doctor".to_owned(),
             bound: settings.watch.outbox,
             has_sink: true,
+            has_alerts: false,
             history: None,
         };
         match StateFile::open(file, options) {
