@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use axum::Router;
+use parking_lot::Mutex;
 use tracing::info;
 
 use self::reload::{Current, Reload, current};
@@ -24,6 +25,7 @@ use crate::watch::account_checks::TokenWatch;
 use crate::watch::engine::{Engine, Parts, Route};
 use crate::watch::monitored::MonitoredSources;
 use crate::watch::runs;
+use crate::watch::viewers::Viewers;
 use crate::web::{self, Measured, Stored, Web};
 
 mod alerts;
@@ -170,10 +172,8 @@ async fn start(
     let has = |role| plan.roles.contains(&role);
     let in_force = Current::new(Arc::clone(app).into());
     let bus = app.bus().await?;
-    if bus.is_none() && has(Role::Ingest) != has(Role::Persist) {
-        let what = "with the local bus, what is seen and what is stored belong to one process";
-        return Err(Failure::new(ExitCode::Usage, what)
-            .hint("run both roles, ingest and persist, or set bus.url to nats:// or pubsub:"));
+    if bus.is_none() {
+        of_one_process(&plan)?;
     }
     let listener = match app.settings.web.listen.filter(|_| has(Role::Web) && !plan.once) {
         Some(address) => Some(web::bind(address).await?),
@@ -225,13 +225,8 @@ async fn start(
             problems: alerts::problems(app, engine.as_ref()),
             events: has(Role::Ingest).then(|| app.state_file_path()),
             commits: engine.as_ref().map(Engine::commits),
-            viewers: engine
-                .as_ref()
-                .map(|engine| Arc::clone(&engine.viewers))
-                .unwrap_or_default(),
-            instance: engine
-                .as_ref()
-                .map_or_else(String::new, |engine| engine.instance().to_owned()),
+            viewers: viewers_of(engine.as_ref()),
+            instance: engine.as_ref().map_or("bitbrat", Engine::instance).to_owned(),
             runs: app.settings.state_dir.clone(),
             agents: app.agent_options(),
             measured: measured(app, &in_force),
@@ -274,6 +269,22 @@ async fn start(
         store_stats,
         bus,
     })
+}
+
+/// Returns the failure of roles that only a bus connects.
+fn of_one_process(plan: &Plan) -> Result<(), Failure> {
+    if plan.roles.contains(&Role::Ingest) == plan.roles.contains(&Role::Persist) {
+        return Ok(());
+    }
+    let what = "with the local bus, what is seen and what is stored belong to one process";
+    Err(Failure::new(ExitCode::Usage, what)
+        .hint("run both roles, ingest and persist, or set bus.url to nats:// or pubsub:"))
+}
+
+fn viewers_of(engine: Option<&Engine>) -> Arc<Mutex<Viewers>> {
+    engine
+        .map(|engine| Arc::clone(&engine.viewers))
+        .unwrap_or_default()
 }
 
 /// Starts what reacts to changed tokens and a changed configuration.

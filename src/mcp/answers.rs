@@ -264,7 +264,7 @@ pub(super) async fn history(tools: Tools, args: JsonObject) -> Result<Answered, 
         let (since, limit) = (args.since(now)?, args.limit());
         let found = tools.reading.found(args.source()?, None).await?;
         let key = &found.document.key;
-        let entries = tools.reading.history(key, since, limit).await?;
+        let entries = tools.reading.history(key, since, 0, limit).await?;
         let list = Envelope::of(HistoryItem::KIND, now, HistoryItem::of(&entries));
         let text = text::history(&found.row.named(), &list, limit);
         Ok(Listed { list, text })

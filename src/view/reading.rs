@@ -10,7 +10,7 @@ use crate::core::freshness::{Intervals, MaxAge};
 use crate::core::source::SourceKey;
 use crate::core::summary::SourceSummary;
 use crate::core::time::Timestamp;
-use crate::store::{HistoryEntry, SourceStore, StoreError};
+use crate::store::{HistoryEntry, SourceStore, StoreError, Stored};
 use crate::view::envelope::UnusableItem;
 use crate::view::found::Found;
 use crate::view::sources::{self, Sources, Wanted};
@@ -68,7 +68,11 @@ impl From<StoreError> for NotFound {
 impl Reading {
     /// Judges every source that is stored or configured; `max_age` replaces the usual three intervals.
     pub async fn sources(&self, max_age: MaxAge) -> Result<Sources, StoreError> {
-        let stored = self.store.summaries().await?;
+        Ok(self.judge(self.store.summaries().await?, max_age))
+    }
+
+    /// Judges what is stored, and what is configured beside it.
+    pub fn judge(&self, stored: Vec<Stored<Arc<SourceSummary>>>, max_age: MaxAge) -> Sources {
         let configured = (self.configured)();
         let wanted = Wanted {
             key: |_: &SourceKey| true,
@@ -78,7 +82,7 @@ impl Reading {
         let intervals = configured.intervals.within(max_age);
         let mut sources = sources::judge(stored, origins, &wanted, &intervals, self.clock.now());
         sources.unusable.extend(configured.unresolved);
-        Ok(sources)
+        sources
     }
 
     /// Returns a source that is stored or configured, by id, name or address, judged with this maximum age.
@@ -139,18 +143,21 @@ impl Reading {
         }
     }
 
-    /// Returns at most `limit` transitions of a source, newest first, none before `since`.
+    /// Returns at most `limit` transitions of a source, newest first, without the first `offset` of them and none before `since`.
     pub async fn history(
         &self,
         key: &SourceKey,
         since: Option<Timestamp>,
+        offset: usize,
         limit: usize,
     ) -> Result<Vec<(SourceKey, HistoryEntry)>, StoreError> {
-        let read = since.map_or(limit, |_| READ.max(limit));
+        let end = offset + limit;
+        let read = since.map_or(end, |_| READ.max(end));
         let entries = HistoryEntry::without_repeats(self.store.history(key, read).await?);
         let of_period = entries
             .into_iter()
             .filter(|entry| since.is_none_or(|since| entry.transition.at >= since));
-        Ok(of_period.take(limit).map(|entry| (key.clone(), entry)).collect())
+        let part = of_period.skip(offset).take(limit);
+        Ok(part.map(|entry| (key.clone(), entry)).collect())
     }
 }

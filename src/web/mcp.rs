@@ -141,7 +141,7 @@ async fn connect(State(site): State<Site>) -> Result<Response, Problem> {
     let endpoint = Event::default()
         .event("endpoint")
         .data(format!("/message?sessionId={}", session.id));
-    let replies = replies(site.agents.tools.clone(), session, messages, site.stop.clone());
+    let replies = replies(&site.agents.tools, session, messages, site.stop.clone());
     let events = stream::once(std::future::ready(endpoint)).chain(replies);
     let events = Sse::new(events.map(Ok::<_, Infallible>)).keep_alive(KeepAlive::default());
     let mut response = events.into_response();
@@ -152,11 +152,11 @@ async fn connect(State(site): State<Site>) -> Result<Response, Problem> {
 
 /// Serves the tools to a session for as long as the stream is read.
 fn replies(
-    tools: Tools,
+    tools: &Tools,
     session: Session,
     messages: mpsc::Receiver<ClientJsonRpcMessage>,
     stop: Stop,
-) -> impl Stream<Item = Event> + Send {
+) -> impl Stream<Item = Event> + Send + use<> {
     let (sender, mut replies) = mpsc::channel::<ServerJsonRpcMessage>(WAITING);
     let incoming = stream::unfold(messages, |mut messages| async move {
         let message = messages.recv().await?;

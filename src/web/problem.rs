@@ -31,7 +31,7 @@ pub(super) struct Problem {
     pub(super) code: Code,
     /// What was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<String>,
+    id: Option<Box<str>>,
     /// The sources that have a name, where there are several.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<String>")]
@@ -39,7 +39,7 @@ pub(super) struct Problem {
     /// Further members, for clients that know the same error by another form.
     #[serde(flatten)]
     #[schemars(skip)]
-    more: Map<String, Value>,
+    more: Option<Box<Map<String, Value>>>,
     /// After how many seconds to try again.
     #[serde(skip)]
     retry_after: Option<u32>,
@@ -56,7 +56,7 @@ impl Problem {
             code,
             id: None,
             sources: Vec::new(),
-            more: Map::new(),
+            more: None,
             retry_after: None,
         }
     }
@@ -68,7 +68,7 @@ impl Problem {
     }
 
     pub(super) fn about(mut self, id: &str) -> Self {
-        self.id = Some(id.chars().take(60).collect());
+        self.id = Some(id.chars().take(60).collect::<String>().into());
         self
     }
 
@@ -78,7 +78,9 @@ impl Problem {
     }
 
     pub(super) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.more.insert(name.to_owned(), value.into());
+        self.more
+            .get_or_insert_default()
+            .insert(name.to_owned(), value.into());
         self
     }
 

@@ -151,7 +151,7 @@ pub(super) async fn web(token: Option<&str>) -> (Web, Arc<Mutex<Vec<String>>>) {
         runs: PathBuf::from("/nonexistent"),
         agents: crate::mcp::tests::options(),
         measured: Measured {
-            intervals: Arc::new(Intervals::default),
+            intervals: Arc::new(crate::core::freshness::Intervals::default),
             request_times: Vec::new(),
             source_series: 0,
         },

@@ -434,8 +434,7 @@ async fn receiver_that_is_gone_stops_and_a_rejection_does_not() {
 
     let strict = FakeReceiver::start(Box::new(|place| match place {
         0 | 1 => (400, "", "invalid"),
-        2 => (302, "Location: http://127.0.0.1:1/\r\n", ""),
-        3 => (302, "Location: http://127.0.0.1:1/\r\n", ""),
+        2 | 3 => (302, "Location: http://127.0.0.1:1/\r\n", ""),
         _ => (200, "", ""),
     }));
     let world = delivering(ReceiverKind::Slack, &format!("http://{}/x", strict.address));

@@ -247,7 +247,7 @@ async fn events_resume_where_the_client_stopped() {
     let (mut pages, unready) = web(None).await;
     pages.events = Some(file);
     let served = serve_pages((pages, unready), Limits::default()).await;
-    let list = crate::web::pages::fingerprint("test");
+    let list = crate::web::pages::fingerprint("w1");
     let resumed = events(
         &served,
         &format!("Last-Event-ID: {list}-2\r\n"),
