@@ -219,7 +219,9 @@ impl App {
     pub fn state_file_path(&self) -> PathBuf {
         match &self.settings.store.target {
             StoreTarget::Sqlite(path) => path.clone(),
-            StoreTarget::Memory | StoreTarget::Firestore { .. } => self.settings.state_dir.join("watch.db"),
+            StoreTarget::Memory | StoreTarget::Firestore { .. } | StoreTarget::Postgres(_) => {
+                self.settings.state_dir.join("watch.db")
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use crate::config::{Settings, StoreTarget, TokenTarget};
 use crate::failure::Failure;
 use crate::store::firestore::{FirestoreStore, FirestoreTarget};
 use crate::store::memory::MemoryStore;
+use crate::store::postgres::{PostgresAccess, PostgresAddress, PostgresStore, PostgresTarget, TlsMode};
 use crate::store::retention::Retention;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{SourceStore, StoreError};
@@ -38,6 +39,14 @@ pub(super) async fn open_unguarded(
             }
             Arc::new(firestore(settings, project, database, retention))
         }
+        StoreTarget::Postgres(address) => Arc::new(PostgresStore::new(PostgresTarget {
+            retention,
+            access: match access {
+                StoreAccess::Read => PostgresAccess::Read,
+                StoreAccess::Write => PostgresAccess::Write,
+            },
+            ..postgres_target(settings, address, "store.url", "cannot use the store")?
+        })),
     })
 }
 
@@ -63,6 +72,25 @@ fn firestore_target(settings: &Settings, project: &str, database: &str) -> Fires
         credentials_file: settings.google.credentials_file.clone(),
         ..FirestoreTarget::new(project, database)
     }
+}
+
+fn postgres_target(
+    settings: &Settings,
+    address: &PostgresAddress,
+    setting: &'static str,
+    failed: &'static str,
+) -> Result<PostgresTarget, Failure> {
+    if address.tls == TlsMode::Verify && address.root_cert.is_none() {
+        super::needs_certificates(failed)?;
+    }
+    let own = &settings.store.postgres;
+    Ok(PostgresTarget {
+        schema: own.schema.clone(),
+        pooler: own.pooler,
+        connections: own.connections,
+        setting,
+        ..PostgresTarget::new(address.clone())
+    })
 }
 
 /// Opens a token store. It connects on the first request.

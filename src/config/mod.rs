@@ -13,6 +13,7 @@ mod key;
 mod keys;
 mod layers;
 mod log;
+mod postgres;
 mod problem;
 mod reader;
 mod schedule;
@@ -44,6 +45,7 @@ pub use google::GoogleSettings;
 pub use key::Key;
 pub use keys::{all as keys, find as key, is_near_secret, shown_path};
 pub use log::{LogFormat, LogSettings};
+pub use postgres::PostgresSettings;
 pub(crate) use problem::closest;
 pub use problem::{Origin, Problem, Problems};
 pub(crate) use reader::{Reader, clip};
@@ -117,7 +119,7 @@ for_each_platform!(platform_settings);
 impl Settings {
     /// Parses the address of another store, written as `store.url` is. The error contains the problem and the accepted form.
     pub fn store_at(&self, url: &str) -> Result<StoreTarget, (String, &'static str)> {
-        store::target(url, &self.state_dir, &self.google)
+        store::target(url, &self.state_dir, &self.google, &self.store.postgres)
     }
 }
 
@@ -295,13 +297,15 @@ fn demo_values(values: &[(String, String)]) -> Vec<(String, String, Origin)> {
 fn read(reader: &mut Reader<'_>, base: &Base, now: Timestamp) -> Settings {
     let state_dir = state::read(reader, base);
     let google = google::read(reader);
+    let postgres = postgres::read(reader);
+    let tokens = tokens::read(reader, &state_dir, &google, &postgres);
     Settings {
-        store: store::read(reader, &state_dir, &google),
+        store: store::read(reader, &state_dir, &google, postgres),
         bus: bus::read(reader, &google),
         schedule: schedule::read(reader, now),
         watch: watch::read(reader),
         web: web::read(reader),
-        tokens: tokens::read(reader, &state_dir, &google),
+        tokens,
         auth: auth::read(reader),
         platforms: PlatformSettings::read(reader),
         sources: sources::read(reader, source_keys),

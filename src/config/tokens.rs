@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::file_path;
 use super::google::GoogleSettings;
 use super::key::Key;
+use super::postgres::PostgresSettings;
 use super::reader::{Reader, clip};
 use super::store::StoreTarget;
 
@@ -54,7 +55,12 @@ pub struct TokenSettings {
     pub refresh: bool,
 }
 
-pub(super) fn read(reader: &mut Reader<'_>, state_dir: &Path, google: &GoogleSettings) -> TokenSettings {
+pub(super) fn read(
+    reader: &mut Reader<'_>,
+    state_dir: &Path,
+    google: &GoogleSettings,
+    postgres: &PostgresSettings,
+) -> TokenSettings {
     let file = state_dir.join("tokens.json");
     let target = reader.made(&URL, |text| match text.split_once(':') {
         None if text == "file" => Ok(TokenTarget::File(file.clone())),
@@ -62,7 +68,7 @@ pub(super) fn read(reader: &mut Reader<'_>, state_dir: &Path, google: &GoogleSet
             file_path::check(path)?;
             Ok(TokenTarget::File(path.strip_prefix("//").unwrap_or(path).into()))
         }
-        _ if text.starts_with("firestore") => match super::store::target(text, state_dir, google) {
+        _ if text.starts_with("firestore") => match super::store::target(text, state_dir, google, postgres) {
             Ok(StoreTarget::Firestore { project, database }) => {
                 Ok(TokenTarget::Firestore { project, database })
             }

@@ -5,7 +5,7 @@ mod sqlite;
 mod suite;
 pub mod worlds;
 
-use crate::contract::store::worlds::{FirestoreWorld, MemoryWorld, SqliteWorld};
+use crate::contract::store::worlds::{FirestoreWorld, MemoryWorld, PostgresWorld, SqliteWorld};
 
 /// Runs every test of the suite in a world of `$world`.
 macro_rules! contract {
@@ -40,6 +40,7 @@ macro_rules! contract {
             watchers_do_not_disturb_each_other
             concurrent_writers_lose_nothing
             a_thousand_writes_go_in_one_call
+            nul_characters_of_others_stop_no_write
             checking_leaves_nothing_behind
         );
     };
@@ -57,3 +58,4 @@ macro_rules! contract {
 contract!(memory, super::MemoryWorld);
 contract!(sqlite_file, super::SqliteWorld);
 contract!(firestore_emulator, super::FirestoreWorld);
+contract!(postgres_server, super::PostgresWorld);
