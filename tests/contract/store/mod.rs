@@ -1,11 +1,12 @@
 //! The contract of the store port, checked against every adapter.
 
 mod firestore_faults;
+pub mod postgres_faults;
 mod sqlite;
 mod suite;
 pub mod worlds;
 
-use crate::contract::store::worlds::{FirestoreWorld, MemoryWorld, PostgresWorld, SqliteWorld};
+use crate::contract::store::worlds::{FirestoreWorld, MemoryWorld, PoolerWorld, PostgresWorld, SqliteWorld};
 
 /// Runs every test of the suite in a world of `$world`.
 macro_rules! contract {
@@ -59,3 +60,4 @@ contract!(memory, super::MemoryWorld);
 contract!(sqlite_file, super::SqliteWorld);
 contract!(firestore_emulator, super::FirestoreWorld);
 contract!(postgres_server, super::PostgresWorld);
+contract!(postgres_pooler, super::PoolerWorld);

@@ -257,6 +257,30 @@ impl World for PostgresWorld {
     }
 }
 
+/// The same, used as through a pooler: without settings of sessions and without notifications.
+pub struct PoolerWorld(PostgresWorld);
+
+#[async_trait]
+impl World for PoolerWorld {
+    async fn with(retention: Retention) -> Self {
+        let mut world = PostgresWorld::with(retention).await;
+        world.target.pooler = true;
+        Self(world)
+    }
+
+    async fn open(&self) -> Arc<dyn SourceStore> {
+        self.0.open().await
+    }
+
+    async fn put_raw(&self, document_id: &str, document: Value) {
+        self.0.put_raw(document_id, document).await;
+    }
+
+    async fn raw(&self, document_id: &str) -> Option<Value> {
+        self.0.raw(document_id).await
+    }
+}
+
 /// JSON as Firestore's REST interface writes it.
 fn typed(value: Value) -> Value {
     match value {
