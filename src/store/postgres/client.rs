@@ -187,7 +187,9 @@ impl Client {
 
     /// Makes sure that the schema can be used.
     async fn ready(&self) -> Result<Schema, Failure> {
-        let mut known = self.schema.lock().await;
+        // While the server is silent, calls must not wait for each other one after the other.
+        let known = timeout(self.target.patience, self.schema.lock()).await;
+        let mut known = known.map_err(|_| Failure::Late)?;
         if let Some(schema) = *known {
             return Ok(schema);
         }
