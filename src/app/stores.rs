@@ -11,7 +11,10 @@ use crate::store::postgres::{PostgresAccess, PostgresAddress, PostgresStore, Pos
 use crate::store::retention::Retention;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{SourceStore, StoreError};
-use crate::tokens::{FileTokenStore, FirestoreTokenOptions, FirestoreTokenStore, TokenStore};
+use crate::tokens::{
+    FileTokenStore, FirestoreTokenOptions, FirestoreTokenStore, PostgresTokenOptions, PostgresTokenStore,
+    TokenStore,
+};
 
 /// Opens a store without filtering, evidence that no reader would accept included.
 pub(super) async fn open_unguarded(
@@ -112,6 +115,21 @@ pub(super) fn tokens(settings: &Settings, target: &TokenTarget) -> Result<Arc<dy
                 file: settings.tokens.file.clone(),
             }))
         }
+        TokenTarget::Postgres(address) => Arc::new(PostgresTokenStore::new(PostgresTokenOptions {
+            target: PostgresTarget {
+                // Reading tokens must not make tables in the platform's database.
+                access: match settings.tokens.refresh {
+                    true => PostgresAccess::Write,
+                    false => PostgresAccess::Read,
+                },
+                ..postgres_target(settings, address, "tokens.url", "cannot use the token store")?
+            },
+            platform_schema: "public".to_owned(),
+            bot_path: settings.tokens.bot_path.clone(),
+            broadcaster_path: settings.tokens.broadcaster_path.clone(),
+            refresh: settings.tokens.refresh,
+            file: settings.tokens.file.clone(),
+        })),
     })
 }
 

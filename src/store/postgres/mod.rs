@@ -24,8 +24,10 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 pub use self::address::{PostgresAddress, TlsMode};
-use self::client::{Client, SharedClient};
-use self::error::Failure;
+pub(crate) use self::client::Client;
+use self::client::SharedClient;
+pub(crate) use self::error::{Failure, Meaning};
+pub(crate) use self::save::stored_text;
 use crate::core::document::SourceDocument;
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;

@@ -40,6 +40,10 @@ const MIGRATIONS: &[&str] = &["
         recorded_at bigint NOT NULL, entry jsonb NOT NULL, PRIMARY KEY (source, id)
     );
     CREATE INDEX history_newest ON history (source, at DESC, recorded_at DESC, id DESC);
+    -- What the platform's tables of tokens have no column for: one row beside each of theirs.
+    CREATE TABLE tokens (
+        id text COLLATE \"C\" PRIMARY KEY, version bigint NOT NULL DEFAULT nextval('versions'), data jsonb NOT NULL
+    );
     CREATE TABLE probe (id text PRIMARY KEY, note text NOT NULL);
 
     -- Our writes change a document together with its version; a change of the document alone is one of another program.

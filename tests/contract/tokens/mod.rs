@@ -1,6 +1,7 @@
 //! The contract of the token store port, checked against every adapter. A further adapter adds a world and one line at the end.
 
 mod firestore;
+mod postgres;
 mod suite;
 pub mod worlds;
 
@@ -39,3 +40,5 @@ contract!(memory, super::worlds::MemoryWorld);
 contract!(file, super::worlds::FileWorld);
 contract!(firestore_documents, super::worlds::FirestoreWorld<true>);
 contract!(firestore_without_documents, super::worlds::FirestoreWorld<false>);
+contract!(postgres_rows, super::worlds::PostgresWorld<true>);
+contract!(postgres_without_rows, super::worlds::PostgresWorld<false>);
