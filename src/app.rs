@@ -37,7 +37,7 @@ use demo::Demo;
 pub use listeners::{discord_application, eventsub_plan, eventsub_plan_by_memory};
 pub use platforms::{Platforms, Untried};
 pub use sources::{Configured, ConfiguredSources, Lookup, Sources, Unresolved};
-pub use stores::routing_rules;
+pub use stores::{postgres_diagnosis, routing_rules};
 
 /// Settings and the adapters that follow from them.
 pub struct App {

@@ -7,7 +7,9 @@ use crate::config::{Settings, StoreTarget, TokenTarget};
 use crate::failure::Failure;
 use crate::store::firestore::{FirestoreStore, FirestoreTarget};
 use crate::store::memory::MemoryStore;
-use crate::store::postgres::{PostgresAccess, PostgresAddress, PostgresStore, PostgresTarget, TlsMode};
+use crate::store::postgres::{
+    Diagnosis, PostgresAccess, PostgresAddress, PostgresStore, PostgresTarget, TlsMode,
+};
 use crate::store::retention::Retention;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{SourceStore, StoreError};
@@ -142,4 +144,16 @@ pub async fn routing_rules(
     };
     let store = firestore(settings, project, database, Retention::default());
     Some(store.others("configs/routingRules", "rules").await)
+}
+
+/// Returns what the server of the store reports about itself; `None` where the store is not in PostgreSQL.
+pub async fn postgres_diagnosis(settings: &Settings) -> Option<Result<Diagnosis, Failure>> {
+    let StoreTarget::Postgres(address) = &settings.store.target else {
+        return None;
+    };
+    let target = match postgres_target(settings, address, "store.url", "cannot use the store") {
+        Ok(target) => target,
+        Err(failure) => return Some(Err(failure)),
+    };
+    Some(PostgresStore::new(target).diagnose().await.map_err(Failure::from))
 }

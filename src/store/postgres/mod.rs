@@ -6,6 +6,7 @@
 
 mod address;
 mod client;
+mod diagnosis;
 mod error;
 mod history;
 mod save;
@@ -26,6 +27,7 @@ use tokio_postgres::types::Type;
 pub use self::address::{PostgresAddress, TlsMode};
 pub(crate) use self::client::Client;
 use self::client::SharedClient;
+pub use self::diagnosis::Diagnosis;
 pub(crate) use self::error::{Failure, Meaning};
 pub(crate) use self::save::stored_text;
 use crate::core::document::SourceDocument;

@@ -55,6 +55,19 @@ struct Listener {
     has_news: bool,
 }
 
+/// How long a notification to ourselves may take.
+const TRIAL: Duration = Duration::from_secs(2);
+
+/// Whether notifications are received: one to ourselves, within two seconds. Behind a pooler they are not.
+pub async fn notifications_arrive(client: &SharedClient) -> bool {
+    let opened = timeout(client.target.patience, Listener::open(client)).await;
+    let Ok(Ok(mut listener)) = opened else {
+        return false;
+    };
+    let _ = timeout(TRIAL, listener.until_proven()).await;
+    listener.is_proven
+}
+
 /// Emits all documents now and after every change.
 pub fn documents(client: SharedClient) -> BoxStream<'static, Result<Vec<Stored>, StoreError>> {
     let watcher = Watcher {
@@ -238,6 +251,16 @@ impl Listener {
             }
         }
         true
+    }
+
+    /// Waits for the notification to ourselves, or the end of the connection.
+    async fn until_proven(&mut self) {
+        while !self.is_proven {
+            match poll_fn(|cx| self.connection.poll_message(cx)).await {
+                Some(Ok(message)) => self.receive(&message),
+                Some(Err(_)) | None => return,
+            }
+        }
     }
 
     fn receive(&mut self, message: &AsyncMessage) {
