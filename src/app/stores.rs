@@ -50,6 +50,11 @@ pub(super) async fn open_unguarded(
                 StoreAccess::Read => PostgresAccess::Read,
                 StoreAccess::Write => PostgresAccess::Write,
             },
+            platform_schema: settings
+                .store
+                .postgres
+                .platform_sources
+                .then(|| "public".to_owned()),
             ..postgres_target(settings, address, "store.url", "cannot use the store")?
         })),
     })

@@ -36,6 +36,11 @@ const POOLER: Key = Key::new(
     "Whether a pooler in transaction mode (PgBouncer) is between here and PostgreSQL.",
 )
 .or("false");
+const PLATFORM_SOURCES: Key = Key::new(
+    "store.platform_sources",
+    "Whether the platform's own table, public.sources, is kept up to date from ours in PostgreSQL.",
+)
+.or("false");
 const CONNECTIONS: Key = Key::new(
     "store.connections",
     "Maximum number of connections to PostgreSQL.",
@@ -44,7 +49,15 @@ const CONNECTIONS: Key = Key::new(
 .shared()
 .or("4");
 
-pub(super) const KEYS: &[Key] = &[DATABASE_URL, PASSWORD, TLS, SCHEMA, POOLER, CONNECTIONS];
+pub(super) const KEYS: &[Key] = &[
+    DATABASE_URL,
+    PASSWORD,
+    TLS,
+    SCHEMA,
+    POOLER,
+    PLATFORM_SOURCES,
+    CONNECTIONS,
+];
 
 /// Longest name of a schema: names of channels and indexes are made from it, and PostgreSQL cuts them at 63 bytes.
 const MAX_SCHEMA: usize = 40;
@@ -62,6 +75,8 @@ pub struct PostgresSettings {
     pub schema: String,
     /// Whether a pooler in transaction mode is in between.
     pub pooler: bool,
+    /// Whether the platform's own table is kept up to date.
+    pub platform_sources: bool,
     /// Maximum number of connections.
     pub connections: usize,
 }
@@ -83,6 +98,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> PostgresSettings {
             .map(|found| found.value),
         schema: schema.map_or_else(|| "bitbrat".to_owned(), |found| found.value),
         pooler: reader.switch(&POOLER),
+        platform_sources: reader.switch(&PLATFORM_SOURCES),
         connections: usize::try_from(connections).unwrap_or(4),
     }
 }
@@ -147,6 +163,7 @@ mod tests {
             tls: None,
             schema: "bitbrat".to_owned(),
             pooler: false,
+            platform_sources: false,
             connections: 4,
         }
     }

@@ -9,6 +9,7 @@ mod client;
 mod diagnosis;
 mod error;
 mod history;
+mod platform_table;
 mod save;
 mod schema;
 mod tls;
@@ -29,6 +30,7 @@ pub(crate) use self::client::Client;
 use self::client::SharedClient;
 pub use self::diagnosis::Diagnosis;
 pub(crate) use self::error::{Failure, Meaning};
+use self::platform_table::PlatformTable;
 pub(crate) use self::save::stored_text;
 use crate::core::document::SourceDocument;
 use crate::core::source::SourceKey;
@@ -69,6 +71,8 @@ pub struct PostgresTarget {
     pub retention: Retention,
     /// Whether the tables may be created and migrated.
     pub access: PostgresAccess,
+    /// Schema of the platform's table `sources`, if it is to be kept up to date.
+    pub platform_schema: Option<String>,
     /// The setting with the address, for messages.
     pub setting: &'static str,
 }
@@ -84,6 +88,7 @@ impl PostgresTarget {
             patience: Duration::from_secs(5),
             retention: Retention::default(),
             access: PostgresAccess::Write,
+            platform_schema: None,
             setting: "store.url",
         }
     }
@@ -98,12 +103,14 @@ impl fmt::Display for PostgresTarget {
 /// A schema with documents in a database.
 pub struct PostgresStore {
     client: SharedClient,
+    platform_table: Option<PlatformTable>,
 }
 
 impl PostgresStore {
     /// Creates the store without connecting; a server that is unavailable now may have recovered by the first call.
     pub fn new(target: PostgresTarget) -> Self {
         Self {
+            platform_table: target.platform_schema.as_deref().map(PlatformTable::in_schema),
             client: Arc::new(Client::new(target)),
         }
     }
@@ -181,7 +188,13 @@ impl SourceStore for PostgresStore {
     }
 
     async fn save(&self, writes: &[Write]) -> Vec<Result<Version, StoreError>> {
-        save::save(&self.client, writes).await
+        let results = save::save(&self.client, writes).await;
+        if let Some(table) = &self.platform_table {
+            let saved = writes.iter().zip(&results).filter(|(_, result)| result.is_ok());
+            let ids = saved.map(|(write, _)| write.document.key.to_string()).collect();
+            table.copy(&self.client, ids).await;
+        }
+        results
     }
 
     async fn delete(&self, document_id: &str) -> Result<bool, StoreError> {
@@ -199,6 +212,9 @@ impl SourceStore for PostgresStore {
             )
             .await
             .map_err(self.explain())?;
+        if let Some(table) = &self.platform_table {
+            table.delete(&self.client, document_id).await;
+        }
         Ok(!gone.is_empty())
     }
 
@@ -222,6 +238,13 @@ impl SourceStore for PostgresStore {
 
     async fn watch(&self) -> Result<BoxStream<'static, Result<Vec<Stored>, StoreError>>, StoreError> {
         Ok(watch::documents(Arc::clone(&self.client)))
+    }
+
+    async fn tidy(&self) -> Result<(), StoreError> {
+        if let Some(table) = &self.platform_table {
+            table.compare(&self.client).await;
+        }
+        Ok(())
     }
 
     async fn check(&self) -> Result<(), StoreError> {

@@ -2,6 +2,7 @@
 
 mod firestore_faults;
 pub mod postgres_faults;
+mod postgres_platform;
 mod sqlite;
 mod suite;
 pub mod worlds;
