@@ -7,8 +7,8 @@ use bitbrat::core::evidence::Knowledge;
 use bitbrat::core::observation::{Fact, LinkState, Observation, Transport};
 use bitbrat::core::source::SourceKey;
 use bitbrat::core::time::Timestamp;
-use bitbrat::store::retention::Retention;
 use bitbrat::store::Write;
+use bitbrat::store::retention::Retention;
 use serde_json::{Value, json};
 
 use crate::contract::store::worlds::{PostgresWorld, World, execute, postgres_url};
