@@ -23,7 +23,7 @@ const PASSWORD: Key = Key::new(
 .shared();
 const TLS: Key = Key::new(
     "store.tls",
-    "verify | insecure | off, for PostgreSQL. Default: as sslmode in the address says, else verify; off on this machine.",
+    "verify | insecure | off, for PostgreSQL. Default: sslmode of the address, else verify; off on this machine.",
 )
 .such_as("verify");
 const SCHEMA: Key = Key::new(
