@@ -341,7 +341,7 @@ async fn exhausted_pool_is_reported_and_recovers() {
         assert!(
             others
                 .iter()
-                .flat_map(|result| result.as_ref().err())
+                .filter_map(|result| result.as_ref().err())
                 .all(StoreError::is_transient)
         );
     };
