@@ -115,7 +115,7 @@ fn is_schema(text: &str) -> bool {
 impl PostgresSettings {
     /// Parses an address, or the word for the platform's own. The error contains the problem and what to do.
     pub(super) fn address(&self, url: &str) -> Result<PostgresAddress, (String, &'static str)> {
-        const HINT: &str = "write postgres://USER@HOST:PORT/DATABASE, and give the password in PGPASSWORD";
+        const HINT: &str = "write postgres://HOST:PORT/DATABASE, and give the password in PGPASSWORD";
         let is_own = url != "postgres";
         let url = match (is_own, &self.database_url) {
             (true, _) => url,
@@ -123,7 +123,7 @@ impl PostgresSettings {
             (false, None) => {
                 return Err((
                     "postgres needs an address".to_owned(),
-                    "write postgres://USER@HOST:PORT/DATABASE, or set DATABASE_URL",
+                    "write postgres://HOST:PORT/DATABASE, or set DATABASE_URL",
                 ));
             }
         };

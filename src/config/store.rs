@@ -14,7 +14,7 @@ use crate::store::postgres::PostgresAddress;
 
 pub const URL: Key = Key::new(
         "store.url",
-        "sqlite[:PATH] | firestore[:PROJECT[/DATABASE]] | postgres[://USER@HOST/DATABASE] | memory. PERSISTENCE_DRIVER selects one, too.",
+        "sqlite[:PATH] | firestore[:PROJECT[/DATABASE]] | postgres[://HOST/DATABASE] | memory. Or PERSISTENCE_DRIVER.",
     )
     .or("sqlite");
 const COLLECTION: Key = Key::new(
@@ -146,7 +146,7 @@ pub(super) fn target(
     google: &GoogleSettings,
     postgres: &PostgresSettings,
 ) -> Result<StoreTarget, (String, &'static str)> {
-    const FORMS: &str = "write sqlite, sqlite:PATH, firestore:PROJECT, firestore:PROJECT/DATABASE, postgres://USER@HOST/DATABASE or memory";
+    const FORMS: &str = "write sqlite, sqlite:PATH, firestore:PROJECT, firestore:PROJECT/DATABASE, postgres://HOST/DATABASE or memory";
     let (kind, rest) = url.split_once(':').map_or((url, ""), |(kind, rest)| (kind, rest));
     match kind {
         "sqlite" if rest.is_empty() && url.ends_with(':') => {

@@ -12,7 +12,7 @@ use crate::store::postgres::PostgresAddress;
 
 const URL: Key = Key::new(
     "tokens.url",
-    "file[:PATH] | firestore[:PROJECT[/DATABASE]] | postgres[://USER@HOST/DATABASE]: a file, or the platform's own documents.",
+    "file[:PATH] | firestore[:PROJECT[/DATABASE]] | postgres[://HOST/DATABASE]: a file, or the platform's.",
 )
 .or("file");
 const BOT_PATH: Key = Key::new(
@@ -80,7 +80,7 @@ pub(super) fn read(
             Err((message, hint)) => Err(format!("{message}; {hint}")),
         },
         _ => Err(format!(
-            "`{}` is not a token store; write file, file:PATH, firestore:PROJECT or postgres://USER@HOST/DATABASE",
+            "`{}` is not a token store; write file, file:PATH, firestore:PROJECT or postgres://HOST/DATABASE",
             clip(text)
         )),
     });

@@ -160,7 +160,7 @@ fn require_parts(config: &Config) -> Result<(), String> {
         return Err("it names no server".to_owned());
     }
     if is_empty(config.get_user()) {
-        return Err("it names no user".to_owned());
+        return Err("it names no user: write the name and an @ before the host".to_owned());
     }
     Ok(())
 }
