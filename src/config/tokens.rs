@@ -71,14 +71,16 @@ pub(super) fn read(
             file_path::check(path)?;
             Ok(TokenTarget::File(path.strip_prefix("//").unwrap_or(path).into()))
         }
-        _ if text.starts_with("firestore") || text.starts_with("postgres") => match super::store::target(text, state_dir, google, postgres) {
-            Ok(StoreTarget::Firestore { project, database }) => {
-                Ok(TokenTarget::Firestore { project, database })
+        _ if text.starts_with("firestore") || text.starts_with("postgres") => {
+            match super::store::target(text, state_dir, google, postgres) {
+                Ok(StoreTarget::Firestore { project, database }) => {
+                    Ok(TokenTarget::Firestore { project, database })
+                }
+                Ok(StoreTarget::Postgres(address)) => Ok(TokenTarget::Postgres(address)),
+                Ok(_) => Err(format!("`{}` is not a token store", clip(text))),
+                Err((message, hint)) => Err(format!("{message}; {hint}")),
             }
-            Ok(StoreTarget::Postgres(address)) => Ok(TokenTarget::Postgres(address)),
-            Ok(_) => Err(format!("`{}` is not a token store", clip(text))),
-            Err((message, hint)) => Err(format!("{message}; {hint}")),
-        },
+        }
         _ => Err(format!(
             "`{}` is not a token store; write file, file:PATH, firestore:PROJECT or postgres://HOST/DATABASE",
             clip(text)
