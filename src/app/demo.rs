@@ -120,7 +120,7 @@ impl Demo {
         match store {
             StoreTarget::Sqlite(path) => *path == self.store_path(),
             StoreTarget::Memory => true,
-            StoreTarget::Firestore { .. } => false,
+            StoreTarget::Firestore { .. } | StoreTarget::Postgres(_) => false,
         }
     }
 

@@ -7,10 +7,16 @@ use crate::config::{Settings, StoreTarget, TokenTarget};
 use crate::failure::Failure;
 use crate::store::firestore::{FirestoreStore, FirestoreTarget};
 use crate::store::memory::MemoryStore;
+use crate::store::postgres::{
+    Diagnosis, PostgresAccess, PostgresAddress, PostgresStore, PostgresTarget, TlsMode,
+};
 use crate::store::retention::Retention;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{SourceStore, StoreError};
-use crate::tokens::{FileTokenStore, FirestoreTokenOptions, FirestoreTokenStore, TokenStore};
+use crate::tokens::{
+    FileTokenStore, FirestoreTokenOptions, FirestoreTokenStore, PostgresTokenOptions, PostgresTokenStore,
+    TokenStore,
+};
 
 /// Opens a store without filtering, evidence that no reader would accept included.
 pub(super) async fn open_unguarded(
@@ -38,6 +44,19 @@ pub(super) async fn open_unguarded(
             }
             Arc::new(firestore(settings, project, database, retention))
         }
+        StoreTarget::Postgres(address) => Arc::new(PostgresStore::new(PostgresTarget {
+            retention,
+            access: match access {
+                StoreAccess::Read => PostgresAccess::Read,
+                StoreAccess::Write => PostgresAccess::Write,
+            },
+            platform_schema: settings
+                .store
+                .postgres
+                .platform_sources
+                .then(|| "public".to_owned()),
+            ..postgres_target(settings, address, "store.url", "cannot use the store")?
+        })),
     })
 }
 
@@ -65,6 +84,25 @@ fn firestore_target(settings: &Settings, project: &str, database: &str) -> Fires
     }
 }
 
+fn postgres_target(
+    settings: &Settings,
+    address: &PostgresAddress,
+    setting: &'static str,
+    failed: &'static str,
+) -> Result<PostgresTarget, Failure> {
+    if address.tls == TlsMode::Verify && address.root_cert.is_none() {
+        super::needs_certificates(failed)?;
+    }
+    let own = &settings.store.postgres;
+    Ok(PostgresTarget {
+        schema: own.schema.clone(),
+        pooler: own.pooler,
+        connections: own.connections,
+        setting,
+        ..PostgresTarget::new(address.clone())
+    })
+}
+
 /// Opens a token store. It connects on the first request.
 pub(super) fn tokens(settings: &Settings, target: &TokenTarget) -> Result<Arc<dyn TokenStore>, Failure> {
     Ok(match target {
@@ -84,6 +122,21 @@ pub(super) fn tokens(settings: &Settings, target: &TokenTarget) -> Result<Arc<dy
                 file: settings.tokens.file.clone(),
             }))
         }
+        TokenTarget::Postgres(address) => Arc::new(PostgresTokenStore::new(PostgresTokenOptions {
+            target: PostgresTarget {
+                // Reading tokens must not make tables in the platform's database.
+                access: match settings.tokens.refresh {
+                    true => PostgresAccess::Write,
+                    false => PostgresAccess::Read,
+                },
+                ..postgres_target(settings, address, "tokens.url", "cannot use the token store")?
+            },
+            platform_schema: "public".to_owned(),
+            bot_path: settings.tokens.bot_path.clone(),
+            broadcaster_path: settings.tokens.broadcaster_path.clone(),
+            refresh: settings.tokens.refresh,
+            file: settings.tokens.file.clone(),
+        })),
     })
 }
 
@@ -96,4 +149,16 @@ pub async fn routing_rules(
     };
     let store = firestore(settings, project, database, Retention::default());
     Some(store.others("configs/routingRules", "rules").await)
+}
+
+/// Returns what the server of the store reports about itself; `None` where the store is not in PostgreSQL.
+pub async fn postgres_diagnosis(settings: &Settings) -> Option<Result<Diagnosis, Failure>> {
+    let StoreTarget::Postgres(address) = &settings.store.target else {
+        return None;
+    };
+    let target = match postgres_target(settings, address, "store.url", "cannot use the store") {
+        Ok(target) => target,
+        Err(failure) => return Some(Err(failure)),
+    };
+    Some(PostgresStore::new(target).diagnose().await.map_err(Failure::from))
 }

@@ -4,7 +4,7 @@
 
 use super::key::Key;
 use super::problem::closest;
-use super::{auth, bus, google, log, mcp, schedule, sources, state, store, tokens, watch, web};
+use super::{auth, bus, google, log, mcp, postgres, schedule, sources, state, store, tokens, watch, web};
 use crate::core::platform::for_each_platform;
 use crate::platforms;
 use crate::secrets;
@@ -33,7 +33,7 @@ macro_rules! areas {
         /// Every setting, in the order in which it is shown.
         pub const AREAS: &[Area] = &[
             Area::new("State directory", &[state::KEYS]),
-            Area::new("Document store", &[store::KEYS]),
+            Area::new("Document store", &[store::KEYS, postgres::KEYS]),
             Area::new("Bus", &[bus::KEYS]),
             Area::new("Google Cloud, for Firestore and Pub/Sub", &[google::KEYS]),
             Area::new("Schedules of `watch`: an interval such as 90s or 5m, or cron with seconds in UTC, or off", &[schedule::KEYS]),

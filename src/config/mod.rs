@@ -16,6 +16,7 @@ mod keys;
 mod layers;
 mod log;
 mod mcp;
+mod postgres;
 mod problem;
 mod reader;
 mod schedule;
@@ -50,6 +51,7 @@ pub use key::Key;
 pub use keys::{all as keys, find as key, is_near_secret, shown_path};
 pub use log::{LogFormat, LogSettings};
 pub use mcp::{McpSettings, RegistrationSettings};
+pub use postgres::PostgresSettings;
 pub(crate) use problem::closest;
 pub use problem::{Origin, Problem, Problems};
 pub(crate) use reader::{Reader, clip};
@@ -127,7 +129,7 @@ for_each_platform!(platform_settings);
 impl Settings {
     /// Parses the address of another store, written as `store.url` is. The error contains the problem and the accepted form.
     pub fn store_at(&self, url: &str) -> Result<StoreTarget, (String, &'static str)> {
-        store::target(url, &self.state_dir, &self.google)
+        store::target(url, &self.state_dir, &self.google, &self.store.postgres)
     }
 }
 
@@ -312,7 +314,9 @@ fn read(reader: &mut Reader<'_>, base: &Base, now: Timestamp) -> Settings {
     let state_dir = state::read(reader, base);
     let google = google::read(reader);
     // In the order in which problems are reported.
-    let store = store::read(reader, &state_dir, &google);
+    let postgres = postgres::read(reader);
+    let tokens = tokens::read(reader, &state_dir, &google, &postgres);
+    let store = store::read(reader, &state_dir, &google, postgres);
     let bus = bus::read(reader, &google);
     let schedule = schedule::read(reader, now);
     let watch = watch::read(reader);
@@ -324,7 +328,7 @@ fn read(reader: &mut Reader<'_>, base: &Base, now: Timestamp) -> Settings {
         mcp: mcp::read(reader, &bus, &web),
         bus,
         web,
-        tokens: tokens::read(reader, &state_dir, &google),
+        tokens,
         auth: auth::read(reader),
         platforms: PlatformSettings::read(reader),
         sources: sources::read(reader, source_keys),

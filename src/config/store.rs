@@ -7,12 +7,14 @@ use std::time::Duration;
 use super::file_path;
 use super::google::GoogleSettings;
 use super::key::Key;
+use super::postgres::PostgresSettings;
 use super::problem::Origin;
 use super::reader::{Reader, clip, is_foreign};
+use crate::store::postgres::PostgresAddress;
 
 pub const URL: Key = Key::new(
         "store.url",
-        "sqlite[:PATH] | firestore[:PROJECT[/DATABASE]] | memory. PERSISTENCE_DRIVER=firestore selects Firestore too.",
+        "sqlite[:PATH] | firestore[:PROJECT[/DATABASE]] | postgres[://HOST/DATABASE] | memory. Or PERSISTENCE_DRIVER.",
     )
     .or("sqlite");
 const COLLECTION: Key = Key::new(
@@ -28,7 +30,7 @@ const HEARTBEAT: Key = Key::new(
 const HISTORY: Key = Key::new("store.history", "Transitions and sessions kept a source.").or("500");
 const DRIVER: Key = Key::new(
     "store.driver",
-    "The platform's own choice; `firestore` counts here when store.url is not set.",
+    "The platform's own choice: firestore, or postgres with DATABASE_URL; counts when store.url is not set.",
 )
 .named(&["PERSISTENCE_DRIVER"])
 .environment_only()
@@ -45,6 +47,8 @@ pub enum StoreTarget {
         project: String,
         database: String,
     },
+    /// A database in PostgreSQL.
+    Postgres(Box<PostgresAddress>),
     /// In memory; lost when the process ends.
     Memory,
 }
@@ -54,12 +58,13 @@ impl fmt::Display for StoreTarget {
         match self {
             Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
             Self::Firestore { project, database } => write!(f, "firestore:{project}/{database}"),
+            Self::Postgres(address) => write!(f, "{address}"),
             Self::Memory => f.write_str("memory"),
         }
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct StoreSettings {
     pub target: StoreTarget,
     pub collection: String,
@@ -67,26 +72,32 @@ pub struct StoreSettings {
     pub heartbeat: Duration,
     /// History entries kept a source.
     pub history: usize,
+    /// What addresses of PostgreSQL do not contain.
+    pub postgres: PostgresSettings,
 }
 
 pub(super) fn read(
     reader: &mut Reader<'_>,
     state_dir: &std::path::Path,
     google: &GoogleSettings,
+    postgres: PostgresSettings,
 ) -> StoreSettings {
     let found = reader.text(&URL);
     let driver = reader.text(&DRIVER);
     let (url, origin) = match (found, driver) {
-        (Some(url), Some(driver))
-            if url.origin == Origin::Default && driver.value.eq_ignore_ascii_case("firestore") =>
-        {
-            ("firestore".to_owned(), driver.origin)
+        (Some(url), Some(driver)) if url.origin == Origin::Default => {
+            match driver.value.to_ascii_lowercase().as_str() {
+                "firestore" => ("firestore".to_owned(), driver.origin),
+                // The platform's default; without an address nobody meant it for this program.
+                "postgres" if postgres.database_url.is_some() => ("postgres".to_owned(), driver.origin),
+                _ => (url.value, url.origin),
+            }
         }
         (Some(url), _) => (url.value, url.origin),
         (None, _) => ("sqlite".to_owned(), Origin::Default),
     };
     let fallback = StoreTarget::Sqlite(state_dir.join("bitbrat.db"));
-    let target = match target(&url, state_dir, google) {
+    let target = match target(&url, state_dir, google, &postgres) {
         Ok(target) => target,
         Err((message, hint)) => {
             // Chosen by the platform's variable: it contains no location, so our own setting applies.
@@ -114,7 +125,7 @@ pub(super) fn read(
     };
     let default_heartbeat = match target {
         StoreTarget::Firestore { .. } => Duration::from_mins(5),
-        StoreTarget::Sqlite(_) | StoreTarget::Memory => Duration::from_secs(30),
+        StoreTarget::Sqlite(_) | StoreTarget::Postgres(_) | StoreTarget::Memory => Duration::from_secs(30),
     };
     let bounds = Duration::from_secs(1)..=Duration::from_hours(24);
     StoreSettings {
@@ -124,6 +135,7 @@ pub(super) fn read(
         history: usize::try_from(reader.number(&HISTORY, 1..=100_000).unwrap_or(500)).unwrap_or(500),
         target,
         collection,
+        postgres,
     }
 }
 
@@ -132,8 +144,9 @@ pub(super) fn target(
     url: &str,
     state_dir: &std::path::Path,
     google: &GoogleSettings,
+    postgres: &PostgresSettings,
 ) -> Result<StoreTarget, (String, &'static str)> {
-    const FORMS: &str = "write sqlite, sqlite:PATH, firestore:PROJECT, firestore:PROJECT/DATABASE or memory";
+    const FORMS: &str = "write sqlite, sqlite:PATH, firestore:PROJECT, firestore:PROJECT/DATABASE, postgres://HOST/DATABASE or memory";
     let (kind, rest) = url.split_once(':').map_or((url, ""), |(kind, rest)| (kind, rest));
     match kind {
         "sqlite" if rest.is_empty() && url.ends_with(':') => {
@@ -146,6 +159,9 @@ pub(super) fn target(
             ))),
             Err(message) => Err((message, FORMS)),
         },
+        "postgres" | "postgresql" => postgres
+            .address(url)
+            .map(|address| StoreTarget::Postgres(Box::new(address))),
         "memory" if url == "memory" => Ok(StoreTarget::Memory),
         "firestore" => {
             let (project, database) = rest.split_once('/').unwrap_or((rest, ""));

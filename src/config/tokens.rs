@@ -5,29 +5,31 @@ use std::path::{Path, PathBuf};
 use super::file_path;
 use super::google::GoogleSettings;
 use super::key::Key;
+use super::postgres::PostgresSettings;
 use super::reader::{Reader, clip};
 use super::store::StoreTarget;
+use crate::store::postgres::PostgresAddress;
 
 const URL: Key = Key::new(
     "tokens.url",
-    "file[:PATH] | firestore[:PROJECT[/DATABASE]], which are the platform's own documents.",
+    "file[:PATH] | firestore[:PROJECT[/DATABASE]] | postgres[://HOST/DATABASE]: a file, or the platform's.",
 )
 .or("file");
 const BOT_PATH: Key = Key::new(
     "tokens.bot_path",
-    "Document of the Twitch bot's token in Firestore, without `/token`.",
+    "The platform's name for the Twitch bot's token: its document in Firestore without `/token`.",
 )
 .named(&["TOKEN_DOC_PATH"])
 .or("oauth/twitch/bot");
 const BROADCASTER_PATH: Key = Key::new(
     "tokens.broadcaster_path",
-    "Document of the broadcaster's token in Firestore, without `/token`.",
+    "The platform's name for the broadcaster's token: its document in Firestore without `/token`.",
 )
 .named(&["BROADCASTER_TOKEN_DOC_PATH"])
 .or("oauth/twitch/broadcaster");
 const REFRESH: Key = Key::new(
     "tokens.refresh",
-    "Whether bitbrat refreshes and replaces tokens in Firestore; leave it to the platform where it runs.",
+    "Whether bitbrat refreshes and replaces the platform's tokens; leave it to the platform where it runs.",
 )
 .or("false");
 
@@ -39,22 +41,29 @@ pub enum TokenTarget {
     File(PathBuf),
     /// The platform's documents in Firestore.
     Firestore { project: String, database: String },
+    /// The platform's tables in PostgreSQL.
+    Postgres(Box<PostgresAddress>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenSettings {
     pub target: TokenTarget,
-    /// The token file of this machine, which has the accounts without a document in Firestore.
+    /// The token file of this machine, which has the accounts that the platform has no document for.
     pub file: PathBuf,
     /// Document of the Twitch bot's token.
     pub bot_path: String,
     /// Document of the broadcaster's token.
     pub broadcaster_path: String,
-    /// Whether tokens in Firestore are refreshed and replaced by bitbrat.
+    /// Whether tokens of the platform are refreshed and replaced by bitbrat.
     pub refresh: bool,
 }
 
-pub(super) fn read(reader: &mut Reader<'_>, state_dir: &Path, google: &GoogleSettings) -> TokenSettings {
+pub(super) fn read(
+    reader: &mut Reader<'_>,
+    state_dir: &Path,
+    google: &GoogleSettings,
+    postgres: &PostgresSettings,
+) -> TokenSettings {
     let file = state_dir.join("tokens.json");
     let target = reader.made(&URL, |text| match text.split_once(':') {
         None if text == "file" => Ok(TokenTarget::File(file.clone())),
@@ -62,15 +71,18 @@ pub(super) fn read(reader: &mut Reader<'_>, state_dir: &Path, google: &GoogleSet
             file_path::check(path)?;
             Ok(TokenTarget::File(path.strip_prefix("//").unwrap_or(path).into()))
         }
-        _ if text.starts_with("firestore") => match super::store::target(text, state_dir, google) {
-            Ok(StoreTarget::Firestore { project, database }) => {
-                Ok(TokenTarget::Firestore { project, database })
+        _ if text.starts_with("firestore") || text.starts_with("postgres") => {
+            match super::store::target(text, state_dir, google, postgres) {
+                Ok(StoreTarget::Firestore { project, database }) => {
+                    Ok(TokenTarget::Firestore { project, database })
+                }
+                Ok(StoreTarget::Postgres(address)) => Ok(TokenTarget::Postgres(address)),
+                Ok(_) => Err(format!("`{}` is not a token store", clip(text))),
+                Err((message, hint)) => Err(format!("{message}; {hint}")),
             }
-            Ok(_) => Err(format!("`{}` is not a token store", clip(text))),
-            Err((message, hint)) => Err(format!("{message}; {hint}")),
-        },
+        }
         _ => Err(format!(
-            "`{}` is not a token store; write file, file:PATH or firestore:PROJECT",
+            "`{}` is not a token store; write file, file:PATH, firestore:PROJECT or postgres://HOST/DATABASE",
             clip(text)
         )),
     });

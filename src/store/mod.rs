@@ -3,6 +3,7 @@
 pub mod firestore;
 pub mod guarded;
 pub mod memory;
+pub mod postgres;
 pub mod retention;
 pub mod sqlite;
 mod stored;
@@ -28,7 +29,7 @@ use crate::core::transition::{Chain, Transition};
 #[async_trait]
 #[warn(missing_docs)]
 pub trait SourceStore: Send + Sync {
-    /// Returns the location of the documents for people: `sqlite:/path`, `firestore:project/(default)`.
+    /// Returns the location of the documents for people: `sqlite:/path`, `firestore:project/(default)`, `postgres:host:5432/db`.
     fn location(&self) -> String;
 
     /// Returns the document of `key`, or `None` if there is none; [`StoreError::Unusable`] if it cannot be parsed.

@@ -2,6 +2,7 @@
 //!
 //! Token validity is not decided here; the adapters ask their platform.
 
+mod documents;
 mod file;
 mod firestore;
 mod intent;
@@ -10,6 +11,7 @@ mod lease;
 mod locks;
 mod memory;
 mod on_disk;
+mod postgres;
 mod seed;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +34,7 @@ pub use journal::{GrantedPair, Journal, Space};
 pub use lease::{TokenLease, TokenStoreExt};
 pub use locks::Lock;
 pub use memory::MemoryTokenStore;
+pub use postgres::{PostgresTokenOptions, PostgresTokenStore};
 pub use seed::{Seed, Seeded, seed};
 
 /// Returns the command that replaces the token of `identity`, an account's name such as `twitch/bot`. A token of the

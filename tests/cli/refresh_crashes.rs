@@ -8,7 +8,7 @@ use bitbrat::sim::twitch::TokenSpec;
 use serde_json::{Value, json};
 
 use super::login::{BOT, RUNTIME, Rig};
-use crate::contract::store::worlds::emulator;
+use crate::contract::store::worlds::{emulator, execute, postgres_url};
 use crate::contract::tokens::worlds::Platform;
 use crate::support::process::Process;
 use crate::support::{ReservedPort, Run, mode};
@@ -48,6 +48,30 @@ fn logged_in_at_platform(renews: bool) -> (Rig, Platform) {
     // The end of the token is not in the document; now it is known.
     rig.home.run(&["auth", "status", "twitch"]).exits(0);
     (rig, platform)
+}
+
+/// Simulated platforms, and a home in which the bot's token is in the platform's row in a PostgreSQL database of its own.
+fn logged_in_at_database() -> (Rig, String) {
+    let (mut rig, access, refresh) = authorized(true);
+    let name = format!("tokens_{}", uuid::Uuid::new_v4().simple());
+    let server = postgres_url();
+    let url = server.replace("/postgres?", &format!("/{name}?"));
+    let row = json!({ "accessToken": access, "refreshToken": refresh, "userId": BOT }).to_string();
+    RUNTIME.block_on(async {
+        execute(&server, &format!("CREATE DATABASE {name}"), &[]).await;
+        let table = "CREATE TABLE twitch_tokens (id varchar(255) PRIMARY KEY, data jsonb NOT NULL, \
+                     created_at timestamp DEFAULT now(), updated_at timestamp DEFAULT now())";
+        execute(&url, table, &[]).await;
+        let insert = "INSERT INTO twitch_tokens (id, data) VALUES ('twitch:bot', $1::text::jsonb)";
+        execute(&url, insert, &[&row]).await;
+    });
+    rig.home = rig
+        .home
+        .env("BITBRAT_TOKENS__URL", &url)
+        .env("BITBRAT_TOKENS__REFRESH", "true");
+    // The end of the token is not in the row; now it is known.
+    rig.home.run(&["auth", "status", "twitch"]).exits(0);
+    (rig, url)
 }
 
 /// Simulated platforms, and a token of the bot.
@@ -230,6 +254,11 @@ fn another_machine_goes_on_after_a_crash_at_every_step() {
             scope.spawn(move || continues_elsewhere(point));
         }
     });
+}
+
+#[test]
+fn one_time_token_in_postgres_survives_a_crash_at_every_step() {
+    survive_all(true, |_| logged_in_at_database());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod chat;
 mod outage;
+mod postgres;
 mod probes;
 mod roles;
 mod stories;

@@ -1,5 +1,6 @@
 //! The bus is unreachable, a thousand streams start and end in the meantime, and processes are killed in the middle: two that
-//! listen and two that store, each a process of its own, with a real NATS server that is killed and a real Firestore emulator.
+//! listen and two that store, each a process of its own, with a real NATS server that is killed, and a real Firestore emulator or
+//! PostgreSQL server.
 //!
 //! The processes are this same test binary, started again. They receive streams through a file that the test writes.
 
@@ -25,12 +26,13 @@ use bitbrat::persist::consumer::{Consumer, Counts};
 use bitbrat::persist::write_policy::WritePolicy;
 use bitbrat::store::SourceStore;
 use bitbrat::store::firestore::FirestoreStore;
+use bitbrat::store::postgres::{PostgresAddress, PostgresStore, PostgresTarget};
 use bitbrat::store::retention::Retention;
 use bitbrat::watch::sinks::BusSink;
 use futures_util::StreamExt as _;
 
 use crate::contract::bus::servers::{self, NatsServer};
-use crate::contract::store::worlds::{FirestoreWorld, World};
+use crate::contract::store::worlds::{FirestoreWorld, PostgresWorld, World, postgres_url};
 use crate::support::{bare_engine, process};
 
 const ROLE: &str = "BITBRAT_TEST_OUTAGE_ROLE";
@@ -50,7 +52,8 @@ struct Role {
     name: String,
     directory: PathBuf,
     url: String,
-    project: String,
+    /// The Firestore project or the schema in PostgreSQL.
+    place: String,
 }
 
 impl Role {
@@ -62,7 +65,7 @@ impl Role {
             name: next(),
             directory: next().into(),
             url: next(),
-            project: next(),
+            place: next(),
         })
     }
 
@@ -105,11 +108,21 @@ async fn ingest(role: &Role, tasks: &Tasks) {
 }
 
 async fn persist(role: &Role, tasks: &Tasks) {
-    let mut target = FirestoreWorld::with(Retention::default()).await.target;
-    target.project.clone_from(&role.project);
+    let store: Arc<dyn SourceStore> = match role.place.split_once(':') {
+        Some(("schema", schema)) => {
+            let mut target = PostgresTarget::new(PostgresAddress::parse(&postgres_url()).unwrap());
+            schema.clone_into(&mut target.schema);
+            Arc::new(PostgresStore::new(target))
+        }
+        _ => {
+            let mut target = FirestoreWorld::with(Retention::default()).await.target;
+            target.project.clone_from(&role.place);
+            Arc::new(FirestoreStore::new(target))
+        }
+    };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let persister = Persister::new(
-        Arc::new(FirestoreStore::new(target)),
+        store,
         clock.clone(),
         WritePolicy::every(Duration::from_millis(500)),
         Chance::random(),
@@ -173,7 +186,7 @@ impl Platform {
 struct Processes {
     directory: PathBuf,
     url: String,
-    project: String,
+    place: String,
     running: BTreeMap<&'static str, Child>,
 }
 
@@ -183,7 +196,7 @@ impl Processes {
             name,
             &self.directory.display().to_string(),
             &self.url,
-            &self.project,
+            &self.place,
         ]
         .join("|");
         let child = process::again("persist::outage::part")
@@ -265,9 +278,19 @@ async fn settle(store: &dyn SourceStore, platform: &Platform, patience: Duration
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nats_outage_with_kills_loses_and_repeats_no_transition() {
+    let world = FirestoreWorld::with(Retention::default()).await;
+    outage_with_kills(&world, world.target.project.clone()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nats_outage_with_kills_loses_nothing_in_postgres() {
+    let world = PostgresWorld::with(Retention::default()).await;
+    outage_with_kills(&world, format!("schema:{}", world.target.schema)).await;
+}
+
+async fn outage_with_kills(world: &impl World, place: String) {
     let mut server = NatsServer::start().await;
     servers::create_stream_on(&server.url(), "HERE", &[&format!("{PREFIX}>")]).await;
-    let world = FirestoreWorld::with(Retention::default()).await;
     let store = world.open().await;
     let directory = tempfile::tempdir().unwrap();
     let mut platform = Platform {
@@ -280,7 +303,7 @@ async fn nats_outage_with_kills_loses_and_repeats_no_transition() {
     let mut processes = Processes {
         directory: directory.path().to_owned(),
         url: server.url(),
-        project: world.target.project.clone(),
+        place,
         running: BTreeMap::new(),
     };
     for name in ["ingest-a", "ingest-b", "persist-a", "persist-b"] {

@@ -1,4 +1,4 @@
-//! The same scenarios over a real bus with Firestore behind it: published in order, shuffled and repeated, and by two writers at
+//! The same scenarios over a real bus with Firestore or PostgreSQL behind it: published in order, shuffled and repeated, and by two writers at
 //! once to two persisters. The documents must be those that follow from the evidence alone.
 
 use std::sync::Arc;
@@ -19,13 +19,13 @@ use bitbrat::store::retention::Retention;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
-use crate::contract::store::worlds::{FirestoreWorld, World};
+use crate::contract::store::worlds::World;
 use crate::stories::publishing::{Scenario, expected, history};
 
 /// Runs every scenario over `$bus`.
 macro_rules! travelled {
-    ($($module:ident $bus:ident;)*) => {
-        $(travelled!(@scenarios $module $bus:
+    ($($module:ident $bus:ident $world:ident;)*) => {
+        $(travelled!(@scenarios $module $bus $world:
             a_stream_goes_live_drops_for_forty_seconds_resumes_and_ends
             a_token_expires_is_refreshed_and_revoked
             a_connection_is_lost_heals_and_is_refused
@@ -33,24 +33,26 @@ macro_rules! travelled {
             a_discord_guild_is_attended_without_streams
         );)*
     };
-    (@scenarios $module:ident $bus:ident: $($scenario:ident)*) => {
+    (@scenarios $module:ident $bus:ident $world:ident: $($scenario:ident)*) => {
         mod $module {
+            use crate::contract::store::worlds::$world;
             use crate::persist::world;
             use crate::stories::scenarios;
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $scenario() {
-                    super::in_order(world::$bus().await, scenarios::$scenario()).await;
-                    super::shuffled_and_repeated(world::$bus().await, scenarios::$scenario()).await;
-                    super::by_two(world::$bus().await, scenarios::$scenario()).await;
+                    super::in_order::<$world>(world::$bus().await, scenarios::$scenario()).await;
+                    super::shuffled_and_repeated::<$world>(world::$bus().await, scenarios::$scenario()).await;
+                    super::by_two::<$world>(world::$bus().await, scenarios::$scenario()).await;
                 }
             )*
         }
     };
 }
 travelled! {
-    over_nats nats;
-    over_pubsub pubsub;
+    over_nats nats FirestoreWorld;
+    over_pubsub pubsub FirestoreWorld;
+    over_nats_to_postgres nats PostgresWorld;
 }
 
 /// The evidence of one process, and what it has published.
@@ -94,21 +96,21 @@ impl Teller {
     }
 }
 
-/// Persisters on a bus, each with a connection of its own to one Firestore.
-struct Persisters {
-    world: FirestoreWorld,
+/// Persisters on a bus, each with a connection of its own to one store.
+struct Persisters<W> {
+    world: W,
     tasks: Tasks,
     running: JoinSet<()>,
 }
 
-impl Persisters {
+impl<W: World> Persisters<W> {
     async fn start(count: u64, bus: &Arc<dyn EventBus>) -> Self {
         // These scenarios are dated long ago.
         let retention = Retention {
             age: Duration::from_hours(24 * 365 * 20),
             ..Retention::default()
         };
-        let world = FirestoreWorld::with(retention).await;
+        let world = W::with(retention).await;
         drop(bus.subscribe(&subscription(SystemClock.now())).await.unwrap());
         let lifecycle = Lifecycle::new();
         let tasks = lifecycle.tasks();
@@ -175,8 +177,8 @@ async fn send(bus: &Arc<dyn EventBus>, events: Vec<Event>) {
     assert!(results.iter().all(Result::is_ok), "{results:?}");
 }
 
-async fn in_order(bus: Arc<dyn EventBus>, scenario: Scenario) {
-    let persisters = Persisters::start(1, &bus).await;
+async fn in_order<W: World>(bus: Arc<dyn EventBus>, scenario: Scenario) {
+    let persisters = Persisters::<W>::start(1, &bus).await;
     for event in Teller::names_account(&scenario.observations) {
         send(&bus, vec![event]).await;
     }
@@ -189,8 +191,8 @@ async fn in_order(bus: Arc<dyn EventBus>, scenario: Scenario) {
     persisters.stop().await;
 }
 
-async fn shuffled_and_repeated(bus: Arc<dyn EventBus>, scenario: Scenario) {
-    let persisters = Persisters::start(2, &bus).await;
+async fn shuffled_and_repeated<W: World>(bus: Arc<dyn EventBus>, scenario: Scenario) {
+    let persisters = Persisters::<W>::start(2, &bus).await;
     let mut chance = fastrand::Rng::with_seed(11);
     let mut seen: Vec<_> = scenario
         .observations
@@ -207,8 +209,8 @@ async fn shuffled_and_repeated(bus: Arc<dyn EventBus>, scenario: Scenario) {
     persisters.stop().await;
 }
 
-async fn by_two(bus: Arc<dyn EventBus>, scenario: Scenario) {
-    let persisters = Persisters::start(2, &bus).await;
+async fn by_two<W: World>(bus: Arc<dyn EventBus>, scenario: Scenario) {
+    let persisters = Persisters::<W>::start(2, &bus).await;
     let half = |rest: usize| {
         let indexed = scenario.observations.iter().enumerate();
         let mine = indexed.filter(|(index, _)| index % 2 == rest);

@@ -1,4 +1,4 @@
-//! `bitbrat store migrate`, from a file to Firestore and back.
+//! `bitbrat store migrate`, from a file to Firestore and back, and through all stores.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use bitbrat::store::retention::Retention;
 use bitbrat::store::sqlite::{SqliteOptions, SqliteStore};
 use serde_json::{Value, json};
 
-use crate::contract::store::worlds::{FirestoreWorld, World, emulator};
+use crate::contract::store::worlds::{FirestoreWorld, PostgresWorld, World, emulator, postgres_url};
 use crate::stories::publishing::describe;
 use crate::stories::scenarios;
 use crate::support::Home;
@@ -86,5 +86,54 @@ async fn documents_and_history_migrate_to_firestore_and_back() {
         assert!(before.len() >= 4);
         assert_eq!(new.history(&key, 100).await.unwrap(), before);
         assert_eq!(world.open().await.history(&key, 100).await.unwrap(), before);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn documents_and_history_migrate_through_every_store() {
+    let (remote, database) = (
+        FirestoreWorld::with(Retention::default()).await,
+        PostgresWorld::with(Retention::default()).await,
+    );
+    let firestore = format!("firestore:{}", remote.target.project);
+    let home = Home::new()
+        .env("FIRESTORE_EMULATOR_HOST", &emulator())
+        .env("DATABASE_URL", &postgres_url())
+        .env("BITBRAT_STORE__SCHEMA", &database.target.schema);
+    let old = home.work().join("old.db");
+    let store: Arc<dyn SourceStore> =
+        Arc::new(SqliteStore::open(&old, SqliteOptions::default()).await.unwrap());
+    let scenario = scenarios::a_connection_is_lost_heals_and_is_refused();
+    describe(&store, &scenario.observations).await;
+    let key = scenario.observations[0].source.clone();
+
+    for (from, to) in [
+        ("sqlite:old.db", "postgres"),
+        ("postgres", firestore.as_str()),
+        (firestore.as_str(), "sqlite:between.db"),
+        (firestore.as_str(), "postgres"),
+        ("postgres", "sqlite:new.db"),
+    ] {
+        let run = home.run(&["store", "migrate", from, to, "-o", "json"]).exits(0);
+        let expected = match (from, to) {
+            (_, "postgres") if from != "sqlite:old.db" => "unchanged",
+            _ => "new",
+        };
+        assert_eq!(
+            copied(&run.stdout),
+            [format!("{key} {expected}")],
+            "{from} to {to}"
+        );
+        assert!(!run.stdout.contains("password"), "{}", run.stdout);
+    }
+    let before = store.history(&key, 100).await.unwrap();
+    assert!(before.len() >= 4);
+    let stored = store.load(&key).await.unwrap().unwrap().value.to_stored();
+    let new = SqliteStore::open(&home.work().join("new.db"), SqliteOptions::default()).await;
+    let others: [Arc<dyn SourceStore>; 3] =
+        [database.open().await, remote.open().await, Arc::new(new.unwrap())];
+    for other in others {
+        assert_eq!(other.load(&key).await.unwrap().unwrap().value.to_stored(), stored);
+        assert_eq!(other.history(&key, 100).await.unwrap(), before);
     }
 }

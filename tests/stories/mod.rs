@@ -7,7 +7,7 @@ mod processes;
 pub mod publishing;
 mod scenarios;
 
-use crate::contract::store::worlds::{FirestoreWorld, MemoryWorld, SqliteWorld};
+use crate::contract::store::worlds::{FirestoreWorld, MemoryWorld, PostgresWorld, SqliteWorld};
 
 /// Runs every scenario in a world of `$world`.
 macro_rules! stories {
@@ -34,3 +34,4 @@ macro_rules! stories {
 stories!(memory, super::MemoryWorld);
 stories!(sqlite_file, super::SqliteWorld);
 stories!(firestore_emulator, super::FirestoreWorld);
+stories!(postgres_server, super::PostgresWorld);

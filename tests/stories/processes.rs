@@ -17,10 +17,11 @@ use bitbrat::persist::Persister;
 use bitbrat::persist::write_policy::WritePolicy;
 use bitbrat::store::SourceStore;
 use bitbrat::store::firestore::FirestoreStore;
+use bitbrat::store::postgres::{PostgresAddress, PostgresStore, PostgresTarget};
 use bitbrat::store::retention::Retention;
 use bitbrat::store::sqlite::{SqliteOptions, SqliteStore};
 
-use crate::contract::store::worlds::{FirestoreWorld, World, emulator};
+use crate::contract::store::worlds::{FirestoreWorld, PostgresWorld, World, emulator, postgres_url};
 use crate::stories::publishing::settle;
 use crate::support::process;
 
@@ -104,10 +105,15 @@ async fn one_of_eight() {
         return;
     };
     let process: usize = process.parse().unwrap();
-    let store: Arc<dyn SourceStore> = match place.strip_prefix("project:") {
-        Some(project) => {
+    let store: Arc<dyn SourceStore> = match place.split_once(':') {
+        Some(("schema", schema)) => {
+            let mut target = PostgresTarget::new(PostgresAddress::parse(&postgres_url()).unwrap());
+            schema.clone_into(&mut target.schema);
+            Arc::new(PostgresStore::new(target))
+        }
+        Some((_, project)) => {
             let mut target = FirestoreWorld::with(Retention::default()).await.target;
-            target.project = project.to_owned();
+            project.clone_into(&mut target.project);
             Arc::new(FirestoreStore::new(target))
         }
         None => Arc::new(
@@ -184,4 +190,11 @@ async fn eight_firestore_writers_yield_the_document_of_one() {
     let world = FirestoreWorld::with(Retention::default()).await;
     let store = FirestoreStore::new(world.target.clone());
     eight_write(&format!("project:{}", world.target.project), &store).await;
+}
+
+#[tokio::test]
+async fn eight_postgres_writers_yield_the_document_of_one() {
+    let world = PostgresWorld::with(Retention::default()).await;
+    let store = world.open().await;
+    eight_write(&format!("schema:{}", world.target.schema), &*store).await;
 }

@@ -237,14 +237,31 @@ fn a_firestore_that_is_away_gets_every_change_when_it_is_back() {
     let emulator = std::env::var("FIRESTORE_EMULATOR_HOST")
         .expect("a Firestore emulator is needed: run `scripts/services.sh up` and set its variables");
     let line = Line::to(emulator);
+    let project = format!("firestore:away-{}", std::process::id());
+    store_that_is_away(&line, |home| {
+        home.env("FIRESTORE_EMULATOR_HOST", &line.address)
+            .env("BITBRAT_STORE__URL", &project)
+    });
+}
+
+#[test]
+fn a_postgres_that_is_away_gets_every_change_when_it_is_back() {
+    let url = crate::contract::store::worlds::postgres_url();
+    let (login, rest) = url.split_once('@').unwrap();
+    let (server, database) = rest.split_once('/').unwrap();
+    let line = Line::to(server.to_owned());
+    let url = format!("{login}@{}/{database}", line.address);
+    let schema = format!("away_{}", std::process::id());
+    store_that_is_away(&line, |home| {
+        home.env("BITBRAT_STORE__URL", &url)
+            .env("BITBRAT_STORE__SCHEMA", &schema)
+    });
+}
+
+fn store_that_is_away(line: &Line, of_store: impl Fn(Home) -> Home) {
     let sim = Sim::start();
     let sources = ["twitch:777001", "twitch:777002"];
-    let home = home(&sim, &sources)
-        .env("FIRESTORE_EMULATOR_HOST", &line.address)
-        .env(
-            "BITBRAT_STORE__URL",
-            &format!("firestore:away-{}", std::process::id()),
-        );
+    let home = of_store(home(&sim, &sources));
     let (mut daemon, address) = watch(&home);
     until(&address, "/api/v1/sources", |_, body| {
         state(body, "twitch:777001") == is("CONNECTED", "ONLINE")

@@ -217,20 +217,26 @@ async fn of_running(
     checks
 }
 
+/// Says what is done with tokens of the platform.
+fn of_platform(place: &str, app: &App) -> String {
+    match app.settings.tokens.refresh {
+        true => format!("{place}, refreshed by bitbrat"),
+        false => format!("{place}, only read (tokens.refresh = false)"),
+    }
+}
+
 pub(super) async fn of_tokens(app: &App) -> Check {
     let place = match &app.settings.tokens.target {
         _ if app.demo.is_some() => "the demo's own memory".to_owned(),
         TokenTarget::File(path) => path.display().to_string(),
-        TokenTarget::Firestore { project, database } if app.settings.tokens.refresh => {
-            format!("firestore:{project}/{database}, refreshed by bitbrat")
-        }
         TokenTarget::Firestore { project, database } => {
-            format!("firestore:{project}/{database}, only read (tokens.refresh = false)")
+            of_platform(&format!("firestore:{project}/{database}"), app)
         }
+        TokenTarget::Postgres(address) => of_platform(&address.to_string(), app),
     };
     let file = match &app.settings.tokens.target {
         TokenTarget::File(path) => path,
-        TokenTarget::Firestore { .. } => &app.settings.tokens.file,
+        TokenTarget::Firestore { .. } | TokenTarget::Postgres(_) => &app.settings.tokens.file,
     };
     if app.demo.is_none()
         && let Some(check) = state::tokens(file)

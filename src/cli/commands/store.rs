@@ -25,7 +25,8 @@ const HISTORY: usize = 100_000;
 #[derive(Debug, Subcommand)]
 #[command(after_help = "\
 Examples:
-  bitbrat store migrate sqlite firestore:my-project")]
+  bitbrat store migrate sqlite firestore:my-project
+  bitbrat store migrate sqlite postgres://bitbrat@db.example/bitbrat")]
 pub enum StoreCommand {
     Migrate(MigrateArgs),
 }
@@ -39,9 +40,10 @@ pub enum StoreCommand {
 Examples:
   bitbrat store migrate sqlite firestore:my-project --dry-run
   bitbrat store migrate sqlite:old.db sqlite:new.db
-  bitbrat store migrate firestore:my-project sqlite:backup.db -o json")]
+  bitbrat store migrate firestore:my-project sqlite:backup.db -o json
+  bitbrat store migrate sqlite postgres://bitbrat@db.example/bitbrat")]
 pub struct MigrateArgs {
-    /// Where from: `sqlite[:PATH]` or `firestore:PROJECT[/DATABASE]`
+    /// Where from: `sqlite[:PATH]`, `firestore:PROJECT[/DATABASE]` or `postgres://HOST/DATABASE`
     from: String,
     /// Where to, written alike
     to: String,

@@ -1,11 +1,13 @@
 //! The contract of the store port, checked against every adapter.
 
 mod firestore_faults;
+pub mod postgres_faults;
+mod postgres_platform;
 mod sqlite;
 mod suite;
 pub mod worlds;
 
-use crate::contract::store::worlds::{FirestoreWorld, MemoryWorld, SqliteWorld};
+use crate::contract::store::worlds::{FirestoreWorld, MemoryWorld, PoolerWorld, PostgresWorld, SqliteWorld};
 
 /// Runs every test of the suite in a world of `$world`.
 macro_rules! contract {
@@ -40,6 +42,7 @@ macro_rules! contract {
             watchers_do_not_disturb_each_other
             concurrent_writers_lose_nothing
             a_thousand_writes_go_in_one_call
+            nul_characters_of_others_stop_no_write
             checking_leaves_nothing_behind
         );
     };
@@ -57,3 +60,5 @@ macro_rules! contract {
 contract!(memory, super::MemoryWorld);
 contract!(sqlite_file, super::SqliteWorld);
 contract!(firestore_emulator, super::FirestoreWorld);
+contract!(postgres_server, super::PostgresWorld);
+contract!(postgres_pooler, super::PoolerWorld);

@@ -630,6 +630,33 @@ pub async fn a_thousand_writes_go_in_one_call<W: World>() {
     );
 }
 
+/// Stores differ in whether they keep such a character; none may refuse the document, or its neighbors.
+pub async fn nul_characters_of_others_stop_no_write<W: World>() {
+    let (_world, store) = fresh::<W>().await;
+    let titled = |id: &str| {
+        let fields = BTreeMap::from([("title".to_owned(), "a\0b \\u0000".to_owned())]);
+        let fact = Fact::Profile { fields };
+        let known = Knowledge::of(&[Observation::new(&key(id), at(0), "kick.api", fact)]);
+        Write::new(SourceDocument::from_knowledge(key(id), known), None)
+    };
+    let mut writes = [
+        Write::new(document("kick:1", 7), None),
+        titled("kick:2"),
+        Write::new(document("kick:3", 7), None),
+    ];
+    let mut recorded = entry("kick:2", 1);
+    recorded.transition.stream_id = Some("4\09".to_owned());
+    writes[1].history = vec![recorded];
+    for result in store.save(&writes).await {
+        result.unwrap();
+    }
+    let read = store.load(&key("kick:2")).await.unwrap().unwrap();
+    let title = read.value.record().metadata["title"].to_string();
+    assert!(title.contains("\\\\u0000"), "{title}");
+    assert_eq!(happened(&*store, "kick:2", 10).await, [1]);
+    assert!(!store.delete("kick:\0").await.unwrap());
+}
+
 pub async fn checking_leaves_nothing_behind<W: World>() {
     let (_world, store) = fresh::<W>().await;
     store.check().await.unwrap();

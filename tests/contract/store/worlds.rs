@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use bitbrat::store::SourceStore;
 use bitbrat::store::firestore::{FirestoreStore, FirestoreTarget};
 use bitbrat::store::memory::MemoryStore;
+use bitbrat::store::postgres::{PostgresAddress, PostgresStore, PostgresTarget};
 use bitbrat::store::retention::Retention;
 use bitbrat::store::sqlite::{SqliteOptions, SqliteStore};
 use serde_json::{Map, Value, json};
@@ -175,6 +176,108 @@ impl World for FirestoreWorld {
             .unwrap();
         let read: Value = read.error_for_status().ok()?.json().await.unwrap();
         Some(plain(&json!({ "mapValue": { "fields": read["fields"] } })))
+    }
+}
+
+/// Returns the test server's address. Tests that need it fail without it, rather than pass without having tested anything.
+pub fn postgres_url() -> String {
+    std::env::var("BITBRAT_TEST_POSTGRES_URL").expect(
+        "a PostgreSQL server is needed: run `scripts/services.sh up postgres` and `eval \"$(scripts/services.sh env postgres)\"`, \
+         or set BITBRAT_TEST_POSTGRES_URL=postgres://USER:PASSWORD@127.0.0.1:5432/DATABASE of a server that may be written to",
+    )
+}
+
+/// Executes a statement without our code, and returns the first column of its first row as text.
+pub async fn execute(url: &str, statement: &str, parameters: &[&str]) -> Option<String> {
+    use tokio_postgres::types::{ToSql, Type};
+    // The options are those of our own parser.
+    let plain = url.split('?').next().unwrap();
+    let (client, connection) = tokio_postgres::connect(plain, tokio_postgres::NoTls)
+        .await
+        .unwrap();
+    let parameters: Vec<(&(dyn ToSql + Sync), Type)> = parameters
+        .iter()
+        .map(|text| (text as &(dyn ToSql + Sync), Type::TEXT))
+        .collect();
+    let work = async move {
+        let rows = client.query_typed(statement, &parameters).await.unwrap();
+        rows.first().and_then(|row| row.get(0))
+    };
+    let (found, closed) = futures_util::future::join(work, connection).await;
+    closed.unwrap();
+    found
+}
+
+/// A schema of its own in the test server's database, which other programs use by name.
+pub struct PostgresWorld {
+    pub target: PostgresTarget,
+}
+
+impl PostgresWorld {
+    fn sql(&self, statement: &str) -> String {
+        statement.replace("{s}", &self.target.schema)
+    }
+}
+
+#[async_trait]
+impl World for PostgresWorld {
+    async fn with(retention: Retention) -> Self {
+        let schema = format!("test_{}", uuid::Uuid::new_v4().simple());
+        let target = PostgresTarget {
+            schema,
+            patience: Duration::from_secs(20),
+            retention,
+            ..PostgresTarget::new(PostgresAddress::parse(&postgres_url()).unwrap())
+        };
+        let world = Self { target };
+        // Other programs can write only where the tables exist.
+        world.open().await.load_all().await.unwrap();
+        world
+    }
+
+    async fn open(&self) -> Arc<dyn SourceStore> {
+        Arc::new(PostgresStore::new(self.target.clone()))
+    }
+
+    async fn put_raw(&self, document_id: &str, document: Value) {
+        let statement = "INSERT INTO {s}.documents (id, data) VALUES ($1, $2::text::jsonb)
+                         ON CONFLICT (id) DO UPDATE SET data = excluded.data";
+        execute(
+            &postgres_url(),
+            &self.sql(statement),
+            &[document_id, &document.to_string()],
+        )
+        .await;
+    }
+
+    async fn raw(&self, document_id: &str) -> Option<Value> {
+        let statement = self.sql("SELECT data::text FROM {s}.documents WHERE id = $1");
+        let text = execute(&postgres_url(), &statement, &[document_id]).await?;
+        Some(serde_json::from_str(&text).unwrap())
+    }
+}
+
+/// The same, used as through a pooler: without settings of sessions and without notifications.
+pub struct PoolerWorld(PostgresWorld);
+
+#[async_trait]
+impl World for PoolerWorld {
+    async fn with(retention: Retention) -> Self {
+        let mut world = PostgresWorld::with(retention).await;
+        world.target.pooler = true;
+        Self(world)
+    }
+
+    async fn open(&self) -> Arc<dyn SourceStore> {
+        self.0.open().await
+    }
+
+    async fn put_raw(&self, document_id: &str, document: Value) {
+        self.0.put_raw(document_id, document).await;
+    }
+
+    async fn raw(&self, document_id: &str) -> Option<Value> {
+        self.0.raw(document_id).await
     }
 }
 

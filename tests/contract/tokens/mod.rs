@@ -2,6 +2,7 @@
 
 mod firestore;
 mod interleavings;
+mod postgres;
 mod suite;
 pub mod worlds;
 
@@ -40,3 +41,5 @@ contract!(memory, super::worlds::MemoryWorld);
 contract!(file, super::worlds::FileWorld);
 contract!(firestore_documents, super::worlds::FirestoreWorld<true>);
 contract!(firestore_without_documents, super::worlds::FirestoreWorld<false>);
+contract!(postgres_rows, super::worlds::PostgresWorld<true>);
+contract!(postgres_without_rows, super::worlds::PostgresWorld<false>);

@@ -80,7 +80,7 @@ pub fn tokens(file: &Path) -> Option<Check> {
 pub fn disk(settings: &Settings) -> Option<Check> {
     let of_store = match &settings.store.target {
         StoreTarget::Sqlite(path) => path.parent().filter(|parent| !parent.as_os_str().is_empty()),
-        StoreTarget::Memory | StoreTarget::Firestore { .. } => None,
+        StoreTarget::Memory | StoreTarget::Firestore { .. } | StoreTarget::Postgres(_) => None,
     };
     let places = [Some(settings.state_dir.as_path()), of_store];
     // A directory that cannot be read is reported where it is written.

@@ -2,13 +2,14 @@
 
 use std::time::Instant;
 
-use crate::app::{App, StoreAccess};
+use crate::app::{self, App, StoreAccess};
 use crate::cli::output::humane;
 use crate::cli::reports::doctor::{Check, Outcome};
 use crate::config::StoreTarget;
 use crate::core::freshness::age_ms;
 use crate::core::time::Timestamp;
 use crate::failure::Failure;
+use crate::store::postgres::Diagnosis;
 use crate::store::{SourceStore, StoreError, Stored, Unusable};
 
 const AREA: &str = "store";
@@ -24,6 +25,7 @@ pub async fn check(app: &App) -> Vec<Check> {
     {
         Ok(store) => {
             checks.push(reachable(store.as_ref()).await);
+            checks.extend(server(app).await);
             checks.extend(documents(store.as_ref(), app.clock.now()).await);
         }
         Err(failure) => checks.push(failed(&failure)),
@@ -52,6 +54,43 @@ async fn reachable(store: &dyn SourceStore) -> Check {
             Check::new(AREA, "reachable", Outcome::Ok, detail)
         }
         Err(error) => failed(&Failure::from(error)),
+    }
+}
+
+/// Checks what is particular to PostgreSQL. A server that cannot be reached is reported once.
+async fn server(app: &App) -> Vec<Check> {
+    match app::postgres_diagnosis(&app.settings).await {
+        Some(Ok(found)) => vec![of_server(&found), of_notifications(&found)],
+        Some(Err(_)) | None => Vec::new(),
+    }
+}
+
+fn of_server(found: &Diagnosis) -> Check {
+    let encryption = if found.is_encrypted { "with" } else { "without" };
+    let schema = match found.schema_version {
+        Some(version) => format!("version {version} of {}", found.newest_schema),
+        None => "made at the first write".to_owned(),
+    };
+    let detail = format!(
+        "PostgreSQL {} {encryption} TLS; schema {}: {schema}",
+        found.server, found.schema
+    );
+    Check::new(AREA, "server", Outcome::Ok, detail)
+}
+
+fn of_notifications(found: &Diagnosis) -> Check {
+    let check = |outcome, detail: &str| Check::new(AREA, "notifications", outcome, detail.to_owned());
+    match (found.has_notifications, found.is_pooled) {
+        (true, _) => check(Outcome::Ok, "changes are received at once"),
+        (false, true) => check(
+            Outcome::Ok,
+            "none through a pooler; `status --watch` compares the documents every second",
+        ),
+        (false, false) => check(
+            Outcome::Warn,
+            "none received within 2 s, so a pooler seems to be in between; `status --watch` compares the documents every second",
+        )
+        .next("bitbrat config show  # store.pooler = true, or the address of the server itself"),
     }
 }
 

@@ -9,14 +9,14 @@ use crate::store::Version;
 use crate::tokens::on_disk::{RecordOnDisk, TokenOnDisk};
 use crate::tokens::{StoredToken, TokenError, TokenRecord};
 
-/// The collection of our own documents.
-pub(super) const OWN: &str = "bitbrat_tokens";
+/// The name of the collection or table of our own documents.
+pub const OWN: &str = "bitbrat_tokens";
 /// The member of such a document with the digest of the pair that it is about.
 const DIGEST: &str = "pair";
 const IDENTITY: &str = "identity";
 
 /// A document that exists, and our own for it.
-pub(super) struct Held {
+pub struct Held {
     pub identity: Identity,
     pub document: PlatformDocument,
     pub own: Option<(Map<String, Value>, Version)>,
@@ -112,11 +112,7 @@ fn secret_members(token: &StoredToken) -> Map<String, Value> {
 }
 
 /// Returns our own document for a record. The pair is in the platform's only.
-pub(super) fn own_fields(
-    identity: &Identity,
-    record: &TokenRecord,
-    digest: Option<String>,
-) -> Map<String, Value> {
+pub fn own_fields(identity: &Identity, record: &TokenRecord, digest: Option<String>) -> Map<String, Value> {
     let fields =
         serde_json::to_value(RecordOnDisk::from(record)).expect("text and numbers can be written as JSON");
     let Value::Object(mut fields) = fields else {

@@ -28,12 +28,12 @@ const EXPIRES: &str = "expiresAt";
 const UPDATED: &str = "updatedAt";
 
 /// A document of the platform.
-pub(super) struct PlatformDocument {
+pub struct PlatformDocument {
     /// Where it is, for people.
     pub place: String,
     pub fields: Map<String, Value>,
     pub version: Version,
-    /// When it was last written, by Firestore's clock.
+    /// When it was last written, by the database's clock.
     pub written_at: Timestamp,
 }
 
@@ -170,7 +170,7 @@ impl PlatformDocument {
 }
 
 /// Returns a digest that identifies a pair and from which it cannot be derived.
-pub(super) fn digest_of(token: Option<&StoredToken>) -> Option<String> {
+pub fn digest_of(token: Option<&StoredToken>) -> Option<String> {
     let token = token?;
     let refresh = token.refresh.as_ref().map(|refresh| &refresh.secret);
     Some(fingerprint(token.access.expose_secret(), refresh))
