@@ -153,7 +153,7 @@ fn all_problems_are_reported_with_location_and_key() {
     let expected = [
         "$BITBRAT_STORE__ULR: is not known",
         "bitbrat.toml: store.colour: is not known",
-        "bitbrat.toml: store.url: `postgres` is not a store",
+        "bitbrat.toml: store.url: `mysql` is not a store",
         "$BITBRAT_BUS__HEARTBEAT: 10s is not between 5m and 168h",
         "bitbrat.toml: schedule.stream: `* * * * *` has 5 fields; the first of our 6 fields is the second, so write \
          `0 * * * * *`",
