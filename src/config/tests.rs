@@ -143,7 +143,7 @@ fn own_variable_overrides_platform_variable_unless_empty() {
 fn all_problems_are_reported_with_location_and_key() {
     let given = Given::new()
         .toml(
-            "[store]\nurl = \"postgres\"\ncolour = 1\n[schedule]\nstream = \"* * * * *\"\n\
+            "[store]\nurl = \"mysql\"\ncolour = 1\n[schedule]\nstream = \"* * * * *\"\n\
              viewers = \"0 0 0 1 * MON\"\n[web]\nlisten = \"0.0.0.0:8787\"\n[twitch]\nhelix_url = \"api.twitch.tv\"\n\
              client_secret = \"hunter2\"\nclient_id = 5\n[watch]\noutbox = 10\n",
         )
