@@ -143,7 +143,7 @@ fn own_variable_overrides_platform_variable_unless_empty() {
 fn all_problems_are_reported_with_location_and_key() {
     let given = Given::new()
         .toml(
-            "[store]\nurl = \"postgres\"\ncolour = 1\n[schedule]\nstream = \"* * * * *\"\n\
+            "[store]\nurl = \"mysql\"\ncolour = 1\n[schedule]\nstream = \"* * * * *\"\n\
              viewers = \"0 0 0 1 * MON\"\n[web]\nlisten = \"0.0.0.0:8787\"\n[twitch]\nhelix_url = \"api.twitch.tv\"\n\
              client_secret = \"hunter2\"\nclient_id = 5\n[watch]\noutbox = 10\n",
         )
@@ -153,7 +153,7 @@ fn all_problems_are_reported_with_location_and_key() {
     let expected = [
         "$BITBRAT_STORE__ULR: is not known",
         "bitbrat.toml: store.colour: is not known",
-        "bitbrat.toml: store.url: `postgres` is not a store",
+        "bitbrat.toml: store.url: `mysql` is not a store",
         "$BITBRAT_BUS__HEARTBEAT: 10s is not between 5m and 168h",
         "bitbrat.toml: schedule.stream: `* * * * *` has 5 fields; the first of our 6 fields is the second, so write \
          `0 * * * * *`",
