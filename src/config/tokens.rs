@@ -10,7 +10,7 @@ use super::store::StoreTarget;
 
 const URL: Key = Key::new(
     "tokens.url",
-    "file[:PATH] | firestore[:PROJECT[/DATABASE]], which are the platform's own documents.",
+    "file[:PATH] | keyring[:NAME] (of the desktop) | firestore[:PROJECT[/DATABASE]], which are the platform's own documents.",
 )
 .or("file");
 const BOT_PATH: Key = Key::new(
@@ -33,10 +33,15 @@ const REFRESH: Key = Key::new(
 
 pub(super) const KEYS: &[Key] = &[URL, BOT_PATH, BROADCASTER_PATH, REFRESH];
 
+/// The name of the entries in a keyring.
+const KEYRING: &str = "bitbrat";
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenTarget {
     /// A file that only its owner can read.
     File(PathBuf),
+    /// The keyring of the desktop, in which the entries have this name.
+    Keyring(String),
     /// The platform's documents in Firestore.
     Firestore { project: String, database: String },
 }
@@ -62,6 +67,9 @@ pub(super) fn read(reader: &mut Reader<'_>, state_dir: &Path, google: &GoogleSet
             file_path::check(path)?;
             Ok(TokenTarget::File(path.strip_prefix("//").unwrap_or(path).into()))
         }
+        None if text == "keyring" => Ok(TokenTarget::Keyring(KEYRING.to_owned())),
+        Some(("keyring", "")) => Ok(TokenTarget::Keyring(KEYRING.to_owned())),
+        Some(("keyring", name)) => super::word(name).map(TokenTarget::Keyring),
         _ if text.starts_with("firestore") => match super::store::target(text, state_dir, google) {
             Ok(StoreTarget::Firestore { project, database }) => {
                 Ok(TokenTarget::Firestore { project, database })
@@ -70,7 +78,7 @@ pub(super) fn read(reader: &mut Reader<'_>, state_dir: &Path, google: &GoogleSet
             Err((message, hint)) => Err(format!("{message}; {hint}")),
         },
         _ => Err(format!(
-            "`{}` is not a token store; write file, file:PATH or firestore:PROJECT",
+            "`{}` is not a token store; write file, file:PATH, keyring or firestore:PROJECT",
             clip(text)
         )),
     });

@@ -211,6 +211,7 @@ pub(super) async fn of_tokens(app: &App) -> Check {
     let place = match &app.settings.tokens.target {
         _ if app.demo.is_some() => "the demo's own memory".to_owned(),
         TokenTarget::File(path) => path.display().to_string(),
+        TokenTarget::Keyring(name) => format!("the keyring, as `{name}`"),
         TokenTarget::Firestore { project, database } if app.settings.tokens.refresh => {
             format!("firestore:{project}/{database}, refreshed by bitbrat")
         }
@@ -220,7 +221,7 @@ pub(super) async fn of_tokens(app: &App) -> Check {
     };
     let file = match &app.settings.tokens.target {
         TokenTarget::File(path) => path,
-        TokenTarget::Firestore { .. } => &app.settings.tokens.file,
+        TokenTarget::Keyring(_) | TokenTarget::Firestore { .. } => &app.settings.tokens.file,
     };
     if app.demo.is_none()
         && let Some(check) = state::tokens(file)
