@@ -3,13 +3,16 @@
 //! - Each account is one entry, whose service is the name in `tokens.url` and whose user is the account.
 //! - A keyring has no compare-and-set, so a write compares under a lock file in the state directory; the lock of an account is a file there,
 //!   too. The journal, in which a granted pair waits until it is stored, is on the disk.
-//! - Calls block, and a locked keyring can ask a question on the desktop, so each runs on a thread of its own with a time limit.
+//! - Calls block, and a locked keyring can ask a question on the desktop, so they run outside the threads of async tasks, one at a time and
+//!   with a time limit. What holds the connection must not leave that thread: the library blocks when it closes it, which panics on a thread that
+//!   runs async tasks.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::IsTerminal as _;
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,6 +20,7 @@ use keyring_core::api::CredentialStoreApi as _;
 use keyring_core::{Error, Result as KeyringResult};
 use parking_lot::Mutex;
 use secrecy::{ExposeSecret as _, SecretString};
+use tokio::sync::Mutex as AsyncMutex;
 use zbus_secret_service_keyring_store::Store;
 
 use super::locks::{self, Gates, beside, file_name};
@@ -28,7 +32,7 @@ use crate::files::{self, Durability, FileAccess};
 use crate::secrets;
 use crate::store::Version;
 
-/// How long a call may take.
+/// How long a call may take, including the wait for those before it.
 const LIMIT: Duration = Duration::from_secs(5);
 const ANNOUNCED: Durability = Durability::Volatile {
     because: "it only announces a change to processes that run now",
@@ -42,75 +46,90 @@ pub struct KeyringTokenStore {
     name: String,
     /// Locks, journal and the file that announces changes are beside this path.
     base: PathBuf,
-    connection: Arc<Connection>,
+    /// Locked by a call until it ends, even if its caller no longer waits: a keyring that does not answer blocks one thread, not one for every call.
+    connection: Arc<AsyncMutex<Connection>>,
     gates: Gates,
     own: Mutex<BTreeMap<Identity, SecretString>>,
     journal: Journal,
 }
 
-/// The connection to the Secret Service.
+/// The connection to the Secret Service; `None` until it is needed.
 #[derive(Default)]
-struct Connection {
-    store: Mutex<Option<Arc<Store>>>,
-    /// Whether an entry could be written.
-    is_proven: AtomicBool,
-}
+struct Connection(Option<Arc<Store>>);
 
 impl Drop for Connection {
-    /// Closing the connection blocks, which a thread that runs tasks must not do.
+    /// Closes the connection on a thread of its own, because the last owner can be an async task.
     fn drop(&mut self) {
-        if let Some(store) = self.store.get_mut().take() {
-            std::thread::spawn(move || drop(store));
+        let Some(store) = self.0.take() else { return };
+        // Not dropped if no thread can be started: the operating system closes the connection when the process ends.
+        let store = ManuallyDrop::new(store);
+        let closing = thread::Builder::new()
+            .name("keyring-close".to_owned())
+            .spawn(move || drop(ManuallyDrop::into_inner(store)));
+        if let Err(error) = closing {
+            tracing::debug!(%error, "The connection to the keyring stays open: no thread can be started");
         }
     }
 }
 
 impl Connection {
-    fn store(&self) -> KeyringResult<Arc<Store>> {
-        let mut store = self.store.lock();
-        if let Some(store) = &*store {
-            return Ok(Arc::clone(store));
+    /// Runs `work`, and connects before if necessary.
+    fn run<T>(&mut self, work: impl FnOnce(&Store) -> KeyringResult<T>) -> KeyringResult<T> {
+        let store = match &self.0 {
+            Some(store) => Arc::clone(store),
+            None => Arc::clone(self.0.insert(Store::new()?)),
+        };
+        let result = work(&store);
+        if let Err(Error::PlatformFailure(_)) = &result {
+            // The service may have been restarted; the next call connects again.
+            self.0 = None;
         }
-        let opened = Store::new()?;
-        *store = Some(Arc::clone(&opened));
-        Ok(opened)
+        result
     }
+}
 
-    /// Returns the text of an entry; `None` where there is none.
-    fn get(&self, store: &Store, name: &str, user: &str) -> KeyringResult<Option<String>> {
-        match store.build(name, user, None)?.get_password() {
-            Ok(text) => Ok(Some(text)),
-            Err(Error::NoEntry) => self.prove(store, name).map(|()| None),
-            Err(error) => Err(error),
-        }
+/// Returns the text of an entry; `None` where there is none.
+fn get(store: &Store, name: &str, user: &str) -> KeyringResult<Option<String>> {
+    let find = || match store.build(name, user, None)?.get_password() {
+        Ok(text) => Ok(Some(text)),
+        Err(Error::NoEntry) => Ok(None),
+        Err(error) => Err(error),
+    };
+    if let Some(text) = find()? {
+        return Ok(Some(text));
     }
+    prove_unlocked(store, name)?;
+    // Again, as it may have been unlocked only now.
+    find()
+}
 
-    /// Writes an entry and deletes it: a locked keyring answers that there is no entry, which would pass for a logout.
-    fn prove(&self, store: &Store, name: &str) -> KeyringResult<()> {
-        if !self.is_proven.load(Ordering::Relaxed) {
-            // Of another service, so that a search for accounts does not find it.
-            let id = uuid::Uuid::new_v4().simple().to_string();
-            let entry = store.build(&format!("{name}-trial"), &id, None)?;
-            entry.set_password("trial")?;
-            entry.delete_credential()?;
-            self.is_proven.store(true, Ordering::Relaxed);
-        }
-        Ok(())
+/// Returns the users and texts of all entries.
+fn all(store: &Store, name: &str) -> KeyringResult<Vec<(String, String)>> {
+    let search = || store.search(&HashMap::from([("service", name)]));
+    let mut entries = search()?;
+    if entries.is_empty() {
+        prove_unlocked(store, name)?;
+        entries = search()?;
     }
+    let mut all = Vec::new();
+    for entry in entries {
+        let mut attributes = entry.get_attributes()?;
+        let text = entry.get_password()?;
+        all.extend(attributes.remove("username").map(|user| (user, text)));
+    }
+    Ok(all)
+}
 
-    /// Returns the users and texts of all entries.
-    fn all(&self, store: &Store, name: &str) -> KeyringResult<Vec<(String, String)>> {
-        let entries = store.search(&HashMap::from([("service", name)]))?;
-        if entries.is_empty() {
-            self.prove(store, name)?;
-        }
-        let mut all = Vec::new();
-        for entry in entries {
-            let mut attributes = entry.get_attributes()?;
-            let text = entry.get_password()?;
-            all.extend(attributes.remove("username").map(|user| (user, text)));
-        }
-        Ok(all)
+/// Reads an entry that every unlocked keyring has, and writes it where it is missing. A locked keyring may answer that there is no entry, which
+/// would pass for a logout.
+fn prove_unlocked(store: &Store, name: &str) -> KeyringResult<()> {
+    // Of another service, so that a search for accounts does not find it; with a blank, which no configured name contains.
+    let marker = store.build(&format!("{name} (unlocked)"), "marker", None)?;
+    match marker.get_password() {
+        // Two processes may have written it at the same time.
+        Ok(_) | Err(Error::Ambiguous(_)) => Ok(()),
+        Err(Error::NoEntry) => marker.set_password("no secret"),
+        Err(error) => Err(error),
     }
 }
 
@@ -128,31 +147,30 @@ impl KeyringTokenStore {
         }
     }
 
-    /// Runs `work` on a thread that may block.
+    /// Runs `work` on a thread that may block, after the calls before it.
     async fn call<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Connection, &Store, &str) -> KeyringResult<T> + Send + 'static,
+        work: impl FnOnce(&Store, &str) -> KeyringResult<T> + Send + 'static,
     ) -> Result<T, TokenError> {
         let (connection, name) = (Arc::clone(&self.connection), self.name.clone());
-        let called = blocking(move || {
-            let store = connection.store()?;
-            let result = work(&connection, &store, &name);
-            if let Err(Error::PlatformFailure(_)) = &result {
-                // The service may have been restarted; the next call connects again.
-                *connection.store.lock() = None;
-            }
-            result
-        });
-        match tokio::time::timeout(limit(), called).await {
-            Ok(result) => result.map_err(|error| explain(&error)),
-            Err(_) => Err(unusable(
+        let called = async {
+            let mut connection = connection.lock_owned().await;
+            // The error is translated there, because it can contain entries, which hold the connection.
+            blocking(move || {
+                let result = connection.run(|store| work(store, &name));
+                result.map_err(|error| explain(&error))
+            })
+            .await
+        };
+        tokio::time::timeout(limit(), called).await.unwrap_or_else(|_| {
+            Err(unusable(
                 "it does not answer; a question to unlock it may be open on the desktop",
-            )),
-        }
+            ))
+        })
     }
 
     async fn with(&self, is_wanted: fn(&TokenRecord) -> bool) -> Result<Vec<Identity>, TokenError> {
-        let all = self.call(Connection::all).await?;
+        let all = self.call(all).await?;
         let mut wanted = Vec::new();
         for (user, text) in all {
             if is_wanted(&TokenRecord::from(self.parse(&text)?)) {
@@ -167,7 +185,7 @@ impl KeyringTokenStore {
     fn parse(&self, text: &str) -> Result<RecordOnDisk, TokenError> {
         serde_json::from_str(text).map_err(|error| {
             let reason = format!(
-                "its entry of `{}` is damaged at column {}",
+                "its entry of `{}` is damaged at column {}; delete it there, and log in again",
                 self.name,
                 error.column()
             );
@@ -201,6 +219,11 @@ fn explain(error: &Error) -> TokenError {
             let cause = secrets::quote(&cause.to_string());
             unusable(&format!("no keyring answers on the session bus ({cause})"))
         }
+        // Its own text lists the paths of the entries.
+        Error::Ambiguous(entries) => unusable(&format!(
+            "it has {} entries of the same account; delete them there, and log in again",
+            entries.len()
+        )),
         // The others' own texts contain no secret, unlike their fields.
         other => unusable(&secrets::quote(&other.to_string())),
     }
@@ -229,7 +252,7 @@ impl TokenStore for KeyringTokenStore {
 
     async fn read(&self, identity: &Identity) -> Result<Snapshot, TokenError> {
         let user = identity.as_str().to_owned();
-        let read = self.call(move |connection, store, name| connection.get(store, name, &user));
+        let read = self.call(move |store, name| get(store, name, &user));
         let record = read.await?.map(|text| self.parse(&text)).transpose()?;
         let version = version_of(record.as_ref());
         Ok(Snapshot {
@@ -259,7 +282,7 @@ impl TokenStore for KeyringTokenStore {
         let version = version_of(Some(&record));
         let text = serde_json::to_string(&record).expect("text and numbers can be written as JSON");
         let (user, changed) = (identity.as_str().to_owned(), self.changed());
-        let write = self.call(move |_, store, name| {
+        let write = self.call(move |store, name| {
             // Held until the write has ended, also if the caller no longer waits for it.
             let _writers = writers;
             store.build(name, &user, None)?.set_password(&text)?;

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bitbrat::core::observation::Identity;
 use bitbrat::tokens::{KeyringTokenStore, TokenStore};
 
 use super::worlds::World;
@@ -105,6 +106,58 @@ fn logs_in() {
         .shows("the keyring, as `bitbrat`");
     rig.home.run(&["auth", "logout", "twitch"]).exits(0);
     assert_eq!(rig.status("twitch/bot"), "MISSING");
+}
+
+#[test]
+fn locked_keyring_is_an_error_and_no_logout() {
+    in_session(&["contract::tokens::keyring::reads_fail_while_locked", "--exact"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "runs in a session with a keyring, by `locked_keyring_is_an_error_and_no_logout`"]
+async fn reads_fail_while_locked() {
+    let store = KeyringWorld::new().await.open().await;
+    let bot = Identity::named("twitch/bot");
+    // Unlocked, so the answer that nothing is stored is correct.
+    assert!(store.identities().await.unwrap().is_empty());
+    assert!(store.read(&bot).await.unwrap().record.token.is_none());
+    lock_keyring();
+    let errors = [
+        store.identities().await.err(),
+        store.pending().await.err(),
+        store.read(&bot).await.err(),
+    ];
+    for error in errors {
+        let error = error.expect("an error, not an answer").to_string();
+        assert!(error.contains("locked"), "{error}");
+    }
+}
+
+/// Locks the keyring of this session, as the desktop does after some time.
+fn lock_keyring() {
+    let locked = Command::new("dbus-send")
+        .args(["--session", "--print-reply", "--dest=org.freedesktop.secrets"])
+        .args(["/org/freedesktop/secrets", "org.freedesktop.Secret.Service.Lock"])
+        .arg("array:objpath:/org/freedesktop/secrets/collection/login")
+        .output()
+        .unwrap();
+    assert!(locked.status.success(), "{locked:?}");
+}
+
+#[test]
+fn keyring_that_does_not_answer_is_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bus");
+    // Connections are accepted by the operating system; nothing is ever answered.
+    let _bus = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let home = Home::new().env("BITBRAT_TOKENS__URL", "keyring").env(
+        "DBUS_SESSION_BUS_ADDRESS",
+        &format!("unix:path={}", path.display()),
+    );
+    home.run(&["auth", "status", "twitch"])
+        .exits(1)
+        .names_account("it does not answer")
+        .names_account("tokens.url = \"file\"");
 }
 
 #[test]
