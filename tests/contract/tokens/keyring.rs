@@ -105,7 +105,8 @@ fn logs_in() {
         .exits(0)
         .shows("the keyring, as `bitbrat`");
     rig.home.run(&["auth", "logout", "twitch"]).exits(0);
-    assert_eq!(rig.status("twitch/bot"), "MISSING");
+    let status = rig.home.run(&["auth", "status", "-o", "json"]).exits(0);
+    assert!(!status.stdout.contains("twitch/bot"), "{}", status.stdout);
 }
 
 #[test]
