@@ -146,6 +146,14 @@ fn lock_keyring() {
 }
 
 #[test]
+fn no_interleaving_in_the_keyring_mixes_up_accounts() {
+    in_session(&[
+        "contract::tokens::interleavings::keyring_never_mixes_up_two_accounts",
+        "--exact",
+    ]);
+}
+
+#[test]
 fn keyring_that_does_not_answer_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("bus");
