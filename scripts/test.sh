@@ -72,6 +72,15 @@ if [ -n "$with_services" ]; then
   export BITBRAT_TEST_BROWSER
 fi
 
+# Tokens in a keyring are tested with a real one.
+if [ -n "$with_services" ] && ! { command -v gnome-keyring-daemon && command -v dbus-run-session; } >/dev/null 2>&1; then
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+    say "installing gnome-keyring and dbus with apt-get"
+    install_keyring() { DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends gnome-keyring dbus >/dev/null 2>&1; }
+    install_keyring || { apt-get update >/dev/null 2>&1 && install_keyring; }
+  fi
+fi
+
 # The campaign of random faults gives the program's processes clocks of their own.
 if [ ! -e "${BITBRAT_TEST_LIBFAKETIME:-}" ] && ! ls /usr/lib/*/faketime/libfaketime.so.1 /usr/lib*/faketime/libfaketime.so.1 >/dev/null 2>&1; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then

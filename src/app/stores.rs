@@ -107,6 +107,7 @@ fn postgres_target(
 pub(super) fn tokens(settings: &Settings, target: &TokenTarget) -> Result<Arc<dyn TokenStore>, Failure> {
     Ok(match target {
         TokenTarget::File(path) => Arc::new(FileTokenStore::new(path)),
+        TokenTarget::Keyring(name) => keyring(settings, name)?,
         TokenTarget::Firestore { project, database } => {
             if settings.google.firestore_emulator.is_none() {
                 super::needs_certificates("cannot use the token store")?;
@@ -138,6 +139,21 @@ pub(super) fn tokens(settings: &Settings, target: &TokenTarget) -> Result<Arc<dy
             file: settings.tokens.file.clone(),
         })),
     })
+}
+
+#[cfg(all(feature = "keyring", target_os = "linux"))]
+#[expect(clippy::unnecessary_wraps, reason = "it fails in other builds")]
+fn keyring(settings: &Settings, name: &str) -> Result<Arc<dyn TokenStore>, Failure> {
+    Ok(Arc::new(crate::tokens::KeyringTokenStore::new(
+        name,
+        &settings.tokens.file,
+    )))
+}
+
+#[cfg(not(all(feature = "keyring", target_os = "linux")))]
+fn keyring(_: &Settings, _: &str) -> Result<Arc<dyn TokenStore>, Failure> {
+    let what = "this bitbrat cannot use a keyring: that needs Linux and the Cargo feature `keyring`";
+    Err(Failure::new(crate::failure::ExitCode::Configuration, what).hint("set tokens.url = \"file\""))
 }
 
 /// Returns the rules of the platform's router, by id; `None` where they are not in the store in use.

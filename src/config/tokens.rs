@@ -12,7 +12,7 @@ use crate::store::postgres::PostgresAddress;
 
 const URL: Key = Key::new(
     "tokens.url",
-    "file[:PATH] | firestore[:PROJECT[/DATABASE]] | postgres[://HOST/DATABASE]: a file, or the platform's.",
+    "file[:PATH] | keyring[:NAME] | firestore[:PROJECT[/DATABASE]] | postgres[://HOST/DATABASE]: our own, or the platform's.",
 )
 .or("file");
 const BOT_PATH: Key = Key::new(
@@ -35,10 +35,15 @@ const REFRESH: Key = Key::new(
 
 pub(super) const KEYS: &[Key] = &[URL, BOT_PATH, BROADCASTER_PATH, REFRESH];
 
+/// The name of the entries in a keyring.
+const KEYRING: &str = "bitbrat";
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenTarget {
     /// A file that only its owner can read.
     File(PathBuf),
+    /// The keyring of the desktop, in which the entries have this name.
+    Keyring(String),
     /// The platform's documents in Firestore.
     Firestore { project: String, database: String },
     /// The platform's tables in PostgreSQL.
@@ -71,6 +76,9 @@ pub(super) fn read(
             file_path::check(path)?;
             Ok(TokenTarget::File(path.strip_prefix("//").unwrap_or(path).into()))
         }
+        None if text == "keyring" => Ok(TokenTarget::Keyring(KEYRING.to_owned())),
+        Some(("keyring", "")) => Ok(TokenTarget::Keyring(KEYRING.to_owned())),
+        Some(("keyring", name)) => super::word(name).map(TokenTarget::Keyring),
         _ if text.starts_with("firestore") || text.starts_with("postgres") => {
             match super::store::target(text, state_dir, google, postgres) {
                 Ok(StoreTarget::Firestore { project, database }) => {
@@ -82,7 +90,7 @@ pub(super) fn read(
             }
         }
         _ => Err(format!(
-            "`{}` is not a token store; write file, file:PATH, firestore:PROJECT or postgres://HOST/DATABASE",
+            "`{}` is not a token store; write file, file:PATH, keyring, firestore:PROJECT or postgres://HOST/DATABASE",
             clip(text)
         )),
     });

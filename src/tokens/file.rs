@@ -5,20 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use aws_lc_rs::digest;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::locks::{self, Gates, beside, directory, file_name, reject_shared_directory};
-use super::on_disk::RecordOnDisk;
+use super::on_disk::{RecordOnDisk, revision_of, version_of};
 use super::{Journal, Lock, Snapshot, StoredToken, TokenError, TokenRecord, TokenStore};
 use crate::blocking::blocking;
 use crate::core::observation::Identity;
@@ -162,7 +158,7 @@ impl TokenStore for FileTokenStore {
 
     async fn revision(&self) -> Result<Option<u64>, TokenError> {
         let path = self.path.clone();
-        blocking(move || revision(&path)).await.map(Some)
+        blocking(move || revision_of(&path)).await.map(Some)
     }
 
     fn is_own(&self, identity: &Identity, access: &SecretString) -> bool {
@@ -177,34 +173,6 @@ impl TokenStore for FileTokenStore {
 struct OnDisk {
     version: u32,
     identities: BTreeMap<Identity, RecordOnDisk>,
-}
-
-/// Returns a version that follows from the content, so that a change by an editor is detected like any other.
-fn version_of(record: Option<&RecordOnDisk>) -> Version {
-    let Some(record) = record else {
-        return Version(String::new());
-    };
-    let content = serde_json::to_vec(record).expect("text and numbers can be written as JSON");
-    let digest = digest::digest(&digest::SHA256, &content);
-    Version(URL_SAFE_NO_PAD.encode(&digest.as_ref()[..16]))
-}
-
-/// A number for the state of the file. A write creates a new file, so its inode, length or modification time differs; an
-/// editor that writes in place changes at least one of the latter two.
-fn revision(path: &Path) -> Result<u64, TokenError> {
-    let metadata = match fs::metadata(path) {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        Err(source) => {
-            let path = path.to_owned();
-            return Err(TokenError::Read { path, source });
-        }
-    };
-    let mut hasher = DefaultHasher::new();
-    metadata.len().hash(&mut hasher);
-    metadata.modified().ok().hash(&mut hasher);
-    os::file_id(&metadata).hash(&mut hasher);
-    Ok(hasher.finish())
 }
 
 fn read(path: &Path) -> Result<OnDisk, TokenError> {

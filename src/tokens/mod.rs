@@ -7,6 +7,8 @@ mod file;
 mod firestore;
 mod intent;
 mod journal;
+#[cfg(all(feature = "keyring", target_os = "linux"))]
+mod keyring;
 mod lease;
 mod locks;
 mod memory;
@@ -31,6 +33,8 @@ pub use file::FileTokenStore;
 pub use firestore::{FirestoreTokenOptions, FirestoreTokenStore};
 pub use intent::{IntentPhase, RefreshIntent};
 pub use journal::{GrantedPair, Journal, Space};
+#[cfg(all(feature = "keyring", target_os = "linux"))]
+pub use keyring::KeyringTokenStore;
 pub use lease::{TokenLease, TokenStoreExt};
 pub use locks::Lock;
 pub use memory::MemoryTokenStore;
@@ -363,6 +367,12 @@ pub enum TokenError {
         /// The problem, without quoting the document.
         reason: String,
     },
+    /// The keyring of the desktop cannot be used.
+    #[error("the keyring cannot be used: {reason}")]
+    Keyring {
+        /// The problem, without quoting an entry.
+        reason: String,
+    },
     /// The remote store did not do as requested.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -401,6 +411,8 @@ impl TokenError {
             Self::OtherOwner { owner, .. } => format!(
                 "log in as {owner}; another account is put there only by a login of the program that manages the document"
             ),
+            Self::Keyring { .. } => "log in to the desktop and unlock its keyring; a service, a container or cron has none: set tokens.url = \"file\" there"
+                .to_owned(),
             Self::Document { .. } => "nothing was changed; log in again with the program that manages it, which writes the document anew".to_owned(),
             Self::Store(StoreError::Refused { hint, .. }) => hint.clone(),
             Self::Store(_) => "stored tokens are kept; run `bitbrat doctor tokens`, and try again".to_owned(),

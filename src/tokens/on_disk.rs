@@ -1,13 +1,20 @@
 //! The serialized format of records and tokens, the only one that contains them in the clear.
 
 use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::Path;
+use std::{fs, io};
 
+use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 
-use super::{RefreshIntent, RefreshState, RefreshToken, StoredToken, TokenKind, TokenRecord};
+use super::{RefreshIntent, RefreshState, RefreshToken, StoredToken, TokenError, TokenKind, TokenRecord};
 use crate::core::time::Timestamp;
-use crate::secrets;
+use crate::store::Version;
+use crate::{os, secrets};
 
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -67,6 +74,34 @@ enum KindOnDisk {
 #[serde(rename_all = "camelCase", tag = "state")]
 enum StateOnDisk {
     Refused { at: Timestamp, reason: String },
+}
+
+/// Returns a version that follows from the content, so that a change by an editor is detected like any other.
+pub(super) fn version_of(record: Option<&RecordOnDisk>) -> Version {
+    let Some(record) = record else {
+        return Version(String::new());
+    };
+    let content = serde_json::to_vec(record).expect("text and numbers can be written as JSON");
+    let digest = digest::digest(&digest::SHA256, &content);
+    Version(URL_SAFE_NO_PAD.encode(&digest.as_ref()[..16]))
+}
+
+/// Returns a number for the state of a file; 0 where there is none. A write creates a new file, so its inode, length or modification time differs; an
+/// editor that writes in place changes at least one of the latter two.
+pub(super) fn revision_of(path: &Path) -> Result<u64, TokenError> {
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(source) => {
+            let path = path.to_owned();
+            return Err(TokenError::Read { path, source });
+        }
+    };
+    let mut hasher = DefaultHasher::new();
+    metadata.len().hash(&mut hasher);
+    metadata.modified().ok().hash(&mut hasher);
+    os::file_id(&metadata).hash(&mut hasher);
+    Ok(hasher.finish())
 }
 
 impl From<&TokenRecord> for RecordOnDisk {

@@ -229,6 +229,7 @@ pub(super) async fn of_tokens(app: &App) -> Check {
     let place = match &app.settings.tokens.target {
         _ if app.demo.is_some() => "the demo's own memory".to_owned(),
         TokenTarget::File(path) => path.display().to_string(),
+        TokenTarget::Keyring(name) => format!("the keyring, as `{name}`"),
         TokenTarget::Firestore { project, database } => {
             of_platform(&format!("firestore:{project}/{database}"), app)
         }
@@ -236,7 +237,9 @@ pub(super) async fn of_tokens(app: &App) -> Check {
     };
     let file = match &app.settings.tokens.target {
         TokenTarget::File(path) => path,
-        TokenTarget::Firestore { .. } | TokenTarget::Postgres(_) => &app.settings.tokens.file,
+        TokenTarget::Keyring(_) | TokenTarget::Firestore { .. } | TokenTarget::Postgres(_) => {
+            &app.settings.tokens.file
+        }
     };
     if app.demo.is_none()
         && let Some(check) = state::tokens(file)

@@ -62,6 +62,18 @@ impl Shared for FileWorld {
     }
 }
 
+#[cfg(all(feature = "keyring", target_os = "linux"))]
+#[async_trait]
+impl Shared for super::keyring::KeyringWorld {
+    async fn new() -> Self {
+        World::new().await
+    }
+
+    async fn machines(&self) -> [Arc<dyn TokenStore>; 2] {
+        [self.open().await, self.open().await]
+    }
+}
+
 /// The platform's documents of both accounts, and the state directories of two machines.
 struct Documents(Platform, [TempDir; 2]);
 
@@ -346,4 +358,11 @@ async fn file_never_mixes_up_two_accounts() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn documents_never_mix_up_two_accounts() {
     no_interleaving_puts_a_token_in_the_wrong_place::<Documents>().await;
+}
+
+#[cfg(all(feature = "keyring", target_os = "linux"))]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "runs in a session with a keyring, by `no_interleaving_in_the_keyring_mixes_up_accounts`"]
+async fn keyring_never_mixes_up_two_accounts() {
+    no_interleaving_puts_a_token_in_the_wrong_place::<super::keyring::KeyringWorld>().await;
 }

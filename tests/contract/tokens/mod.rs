@@ -2,14 +2,16 @@
 
 mod firestore;
 mod interleavings;
+#[cfg(all(feature = "keyring", target_os = "linux"))]
+mod keyring;
 mod postgres;
 mod suite;
 pub mod worlds;
 
 /// Runs every test of the suite in a world of `$world`.
 macro_rules! contract {
-    ($module:ident, $world:ty) => {
-        contract!($module, $world,
+    ($module:ident, $world:ty $(, $attribute:meta)?) => {
+        contract!($module, $world, [$($attribute)?]
             nothing_is_stored_at_first
             record_reads_back_as_it_was_written
             record_without_token_is_no_account_but_keeps_its_rest
@@ -25,15 +27,20 @@ macro_rules! contract {
             granted_pair_waits_in_the_journal
         );
     };
-    ($module:ident, $world:ty, $($promise:ident)*) => {
+    ($module:ident, $world:ty, [$($attribute:meta)?] $($promise:ident)*) => {
+        contract!(@ $module, $world, [$(#[$attribute])?] $($promise)*);
+    };
+    (@ $module:ident, $world:ty, $attributes:tt $($promise:ident)*) => {
         mod $module {
-            $(
+            $(contract!(@@ $world, $attributes $promise);)*
+        }
+    };
+    (@@ $world:ty, [$($attribute:tt)*] $promise:ident) => {
+                $($attribute)*
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $promise() {
                     super::suite::$promise::<$world>().await;
                 }
-            )*
-        }
     };
 }
 
@@ -43,3 +50,9 @@ contract!(firestore_documents, super::worlds::FirestoreWorld<true>);
 contract!(firestore_without_documents, super::worlds::FirestoreWorld<false>);
 contract!(postgres_rows, super::worlds::PostgresWorld<true>);
 contract!(postgres_without_rows, super::worlds::PostgresWorld<false>);
+#[cfg(all(feature = "keyring", target_os = "linux"))]
+contract!(
+    in_keyring,
+    super::keyring::KeyringWorld,
+    ignore = "runs in a session with a keyring, by `keyring::keyring_keeps_the_contract`"
+);
