@@ -19,7 +19,7 @@ Usage: scripts/package.sh [OPTIONS] WHAT…
   --fast            compress less, for tests
   --install-tools   install cargo-zigbuild and zig into target/package/venv first (440 MB, from PyPI)
 
-SHA256SUMS, and an SBOM where cargo-cyclonedx is installed, are written beside the results. With the same sources,
+SHA256SUMS, and an SBOM (scripts/sbom.sh) where Python 3.11 is installed, are written beside the results. With the same sources,
 toolchain and SOURCE_DATE_EPOCH (default: the time of the last commit) the results are the same, byte for byte.
 DEBFULLNAME and DEBEMAIL name the maintainer of the .deb.
 
@@ -224,8 +224,8 @@ compose() {
 }
 
 sbom() {
-  have cargo-cyclonedx || { say "no SBOM: cargo install --locked cargo-cyclonedx" && return 0; }
-  cargo cyclonedx --quiet --format json --override-filename bitbrat-sbom && mv bitbrat-sbom.json "$out/"
+  python3 -c 'import tomllib' 2>/dev/null || { say "no SBOM: needs Python 3.11 (apt-get install python3)" && return 0; }
+  scripts/sbom.sh >"$work/sbom" && mv "$work/sbom" "$out/bitbrat-sbom.json"
 }
 
 # --- in order ------------------------------------------------------------------------------------------------------
