@@ -101,7 +101,7 @@ fn diff_shows_what_was_found_since_and_nothing_afterwards() {
     let rig = Rig::checked();
     let diff = rig.run("diff --since 1h -o json").exits(0);
     let found = diff.json();
-    let revoked = json!({"key": "twitch:777009", "facet": "auth", "to": "REVOKED"});
+    let revoked = json!({"key": "discord:888006", "facet": "auth", "to": "REVOKED"});
     let items = found["items"].as_array().unwrap().iter();
     let has_revoked = items.into_iter().any(|item| {
         let expected = revoked.as_object().unwrap().iter();

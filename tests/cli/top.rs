@@ -56,7 +56,7 @@ fn top_quits_by_key_with_the_terminal_restored() {
 
 #[test]
 fn top_quits_by_signal_with_the_terminal_restored() {
-    for signal in ["-TERM", "-HUP", "-INT"] {
+    for (signal, code) in [("-TERM", 143), ("-HUP", 130), ("-INT", 130)] {
         let home = Home::new();
         let program = env!("CARGO_BIN_EXE_bitbrat");
         let exec = format!("bash -c 'echo $$ > id; exec {program} --demo --still top'; {AFTER}");
@@ -64,7 +64,7 @@ fn top_quits_by_signal_with_the_terminal_restored() {
         let id = std::fs::read_to_string(home.work().join("id")).unwrap();
         let sent = Command::new("kill").args([signal, id.trim()]).status().unwrap();
         assert!(sent.success());
-        is_restored(terminal, 130);
+        is_restored(terminal, code);
     }
 }
 
