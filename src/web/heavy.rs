@@ -1,6 +1,8 @@
 //! Limits on pages whose cost grows with the number of sources: few are rendered at a time, outside the threads that run
 //! probes, and responses that clients do not read occupy a limited amount of memory.
 //!
+//! What is asked about one source does not wait for lists of all of them: a bot asks while somebody downloads everything.
+//!
 //! Health and metrics are small and not limited, so that a supervisor is answered whatever other clients do.
 
 use std::sync::Arc;
@@ -19,7 +21,8 @@ use crate::core::code::Code;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// Pages rendered at a time. Each occupies a core for as long as it takes, and reads the whole store.
+    /// Pages of all sources rendered at a time, and as many of one source. Each occupies a core for as long as it takes, and reads
+    /// the whole store.
     pub(super) rendered: usize,
     /// Requests that may wait for that.
     pub(super) waiting: usize,
@@ -43,30 +46,57 @@ const SMALL: usize = 64 * 1024;
 /// Admits requests for expensive pages within the limits.
 #[derive(Clone)]
 pub(super) struct HeavyPages {
-    rendering: Arc<Semaphore>,
-    waiting: Arc<AtomicUsize>,
+    lists: Lane,
+    single: Lane,
     unread: Arc<Semaphore>,
     limits: Limits,
+}
+
+/// Requests that wait for each other.
+#[derive(Clone)]
+struct Lane {
+    rendering: Arc<Semaphore>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Lane {
+    fn new(rendered: usize) -> Self {
+        Self {
+            rendering: Arc::new(Semaphore::new(rendered)),
+            waiting: Arc::default(),
+        }
+    }
+}
+
+/// What a page shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Subject {
+    AllSources,
+    OneSource,
 }
 
 impl HeavyPages {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
-            rendering: Arc::new(Semaphore::new(limits.rendered)),
-            waiting: Arc::default(),
+            lists: Lane::new(limits.rendered),
+            single: Lane::new(limits.rendered),
             unread: Arc::new(Semaphore::new(limits.unread as usize)),
             limits,
         }
     }
 
     /// Waits until the request may be rendered; `None` if too many others wait already.
-    async fn admit(&self) -> Option<OwnedSemaphorePermit> {
-        let waiting = QueuedRequest::count(&self.waiting);
-        let free = self.rendering.available_permits();
+    async fn admit(&self, subject: Subject) -> Option<OwnedSemaphorePermit> {
+        let lane = match subject {
+            Subject::AllSources => &self.lists,
+            Subject::OneSource => &self.single,
+        };
+        let waiting = QueuedRequest::count(&lane.waiting);
+        let free = lane.rendering.available_permits();
         if waiting.before >= self.limits.waiting + free {
             return None;
         }
-        Arc::clone(&self.rendering).acquire_owned().await.ok()
+        Arc::clone(&lane.rendering).acquire_owned().await.ok()
     }
 
     /// Counts the body as unread until it was sent to the client, or the connection has ended; `None` if there is no memory left.
@@ -120,10 +150,10 @@ impl AsRef<[u8]> for Unread {
 
 /// Answers a request within the limits, or with 503 and when to send it again.
 pub(super) async fn limited(State(pages): State<HeavyPages>, request: Request, next: Next) -> Response {
-    if !is_heavy(&request) {
+    let Some(subject) = subject(&request) else {
         return next.run(request).await;
-    }
-    let Some(permit) = pages.admit().await else {
+    };
+    let Some(permit) = pages.admit(subject).await else {
         return busy();
     };
     // Dropped with this future, when the client is gone or the request takes too long.
@@ -140,17 +170,58 @@ pub(super) async fn limited(State(pages): State<HeavyPages>, request: Request, n
     held.map_or_else(busy, |body| Response::from_parts(head, body))
 }
 
-/// Whether the cost of a page grows with the number of sources. Streams have limits of their own.
-fn is_heavy(request: &Request) -> bool {
+/// Returns what a page shows; `None` if its cost does not grow with the number of sources. Streams have limits of their own.
+fn subject(request: &Request) -> Option<Subject> {
     let path = request.uri().path();
-    let is_stream = path == "/api/v1/events" || path.ends_with("/live");
-    let is_page = path == "/public"
-        || ["/_debug/", "/api/", "/sources/", "/badge/"]
-            .iter()
-            .any(|prefix| path.starts_with(prefix));
-    !is_stream && (is_page || (path == "/" && pages::wants_html(request.headers())))
+    if path == "/api/v1/events" || path.ends_with("/live") {
+        return None;
+    }
+    let begins = |prefixes: &[&str]| prefixes.iter().any(|prefix| path.starts_with(prefix));
+    if begins(&["/api/v1/sources/", "/sources/", "/badge/"]) {
+        return Some(Subject::OneSource);
+    }
+    let is_index = path == "/" && pages::wants_html(request.headers());
+    (is_index || path == "/public" || begins(&["/_debug/", "/api/"])).then_some(Subject::AllSources)
 }
 
 fn busy() -> Response {
     Problem::new(503, Code::ApiBusy).retry_after(5).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_about_one_source_do_not_wait_for_lists() {
+        let of = |path: &str| subject(&Request::builder().uri(path).body(Body::empty()).unwrap());
+        for (path, expected) in [
+            ("/api/v1/sources", Some(Subject::AllSources)),
+            ("/api/v1/attention", Some(Subject::AllSources)),
+            ("/_debug/sources", Some(Subject::AllSources)),
+            ("/public", Some(Subject::AllSources)),
+            ("/api/v1/sources/twitch:1", Some(Subject::OneSource)),
+            ("/api/v1/sources/twitch:1/is-live", Some(Subject::OneSource)),
+            ("/sources/twitch:1", Some(Subject::OneSource)),
+            ("/badge/twitch:1.svg", Some(Subject::OneSource)),
+            ("/sources/twitch:1/live", None),
+            ("/api/v1/events", None),
+            ("/metrics", None),
+            ("/livez", None),
+            ("/mcp", None),
+        ] {
+            assert_eq!(of(path), expected, "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn list_that_is_rendered_delays_no_question() {
+        let pages = HeavyPages::new(Limits {
+            waiting: 0,
+            ..Limits::default()
+        });
+        let list = pages.admit(Subject::AllSources).await;
+        assert!(list.is_some() && pages.admit(Subject::AllSources).await.is_none());
+        assert!(pages.admit(Subject::OneSource).await.is_some());
+    }
 }
