@@ -139,6 +139,14 @@ fn file_id(path: &Path) -> Option<(u64, u64)> {
     crate::os::file_id(&path.metadata().ok()?)
 }
 
+/// Creates a missing file for its owner only: SQLite would apply the umask, and alerts that wait in it contain names and reasons.
+/// Files beside it get its mode. A failure is reported when the file is opened.
+fn make_private(path: &Path) {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    drop(crate::os::private_file(&mut options).open(path));
+}
+
 /// Opens the file at `path`, waiting for other connections up to `patience`; `None` for read-only access if there is no
 /// database yet.
 pub fn open(path: &Path, access: Access, patience: Duration) -> Result<Option<Opened>, StoreError> {
@@ -152,6 +160,7 @@ pub fn open(path: &Path, access: Access, patience: Duration) -> Result<Option<Op
             if let Some(parent) = path.parent() {
                 crate::files::make_private_dir(parent).map_err(|error| error::directory(path, &error))?;
             }
+            make_private(path);
             let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
             let mut connection = connect(path, flags, patience).map_err(explain)?;
             prepare(&mut connection, path, patience)?;
