@@ -252,6 +252,13 @@ impl App {
         WritePolicy::every(self.settings.store.heartbeat)
     }
 
+    /// Predicts how often a usual day of `watch` writes to a store that takes each document as a request; `None` for a file, in
+    /// which what confirms many sources is one row.
+    pub fn expected_writes(&self, sources: usize) -> Option<u64> {
+        let is_file = matches!(self.settings.store.target, StoreTarget::Sqlite(_));
+        (!is_file).then(|| self.expected_day(sources).writes())
+    }
+
     /// Predicts what a usual day of `watch` with this number of sources costs the store.
     pub fn expected_day(&self, sources: usize) -> Prediction {
         let intervals = self.checked_every();

@@ -247,7 +247,7 @@ async fn start(
         store = store.location(), bus = %app.settings.bus.target, sources = count,
         platforms = engine.as_ref().map(|engine| by_platform(&engine.monitored)), roles = named(&plan.roles),
         web = web.map(|address| format!("http://{address}/")),
-        writes_per_day_expected = store_stats.as_ref().map(|_| app.expected_day(count).writes()),
+        writes_per_day_expected = store_stats.as_ref().and_then(|_| app.expected_writes(count)),
         "Watching"
     );
     let meters = Meters {
@@ -469,7 +469,7 @@ fn figures(app: &Current, stats: StoreStats) -> Arc<dyn Fn() -> Stored + Send + 
         let app = current(&app);
         Stored {
             stats: stats(),
-            expected_per_day: app.expected_day(app.settings.sources.len()).writes(),
+            expected_per_day: app.expected_writes(app.settings.sources.len()),
         }
     })
 }

@@ -70,7 +70,7 @@ pub struct Stored {
     /// The actual figures.
     pub stats: Stats,
     /// Expected writes per day for the configured sources.
-    pub expected_per_day: u64,
+    pub expected_per_day: Option<u64>,
 }
 
 /// Data of the pages.

@@ -128,7 +128,7 @@ pub(super) async fn web(token: Option<&str>) -> (Web, Arc<Mutex<Vec<String>>>) {
                 documents: 8,
                 ..Stats::since(Timestamp::from_millis(1_780_000_000_000))
             },
-            expected_per_day: 4096,
+            expected_per_day: Some(4096),
         })),
         storing: None,
         expiries: Arc::new(Mutex::new(

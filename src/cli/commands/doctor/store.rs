@@ -30,7 +30,7 @@ pub async fn check(app: &App) -> Vec<Check> {
         }
         Err(failure) => checks.push(failed(&failure)),
     }
-    checks.push(write_policy(app));
+    checks.extend(write_policy(app));
     checks
 }
 
@@ -163,8 +163,11 @@ fn documents_failed(error: &StoreError) -> Check {
     Check::new(AREA, "documents", Outcome::Fail, error.to_string())
 }
 
-/// Predicts what a day costs.
-fn write_policy(app: &App) -> Check {
+/// Predicts what a day costs where each document is a request. In a file, what confirms many sources is one row.
+fn write_policy(app: &App) -> Option<Check> {
+    if matches!(app.settings.store.target, StoreTarget::Sqlite(_)) {
+        return None;
+    }
     let sources = app.settings.sources.len();
     let day = app.expected_day(sources);
     let detail = format!(
@@ -173,7 +176,7 @@ fn write_policy(app: &App) -> Check {
         humane::thousands(day.reads),
         humane::count(sources as u64, "configured source"),
     );
-    match &app.settings.store.target {
+    Some(match &app.settings.store.target {
         StoreTarget::Firestore { .. } if day.writes() > FREE_WRITES => Check::new(
             AREA,
             "economy",
@@ -182,5 +185,5 @@ fn write_policy(app: &App) -> Check {
         )
         .next("bitbrat config show  # store.heartbeat: longer means fewer writes"),
         _ => Check::new(AREA, "economy", Outcome::Ok, detail),
-    }
+    })
 }
