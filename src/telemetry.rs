@@ -29,7 +29,7 @@ use crate::secrets;
 /// Libraries that log what we log ourselves, or log routine as errors: the Firestore client prints an error of its own for every
 /// failed call, and a warning for every change when its emulator lags behind it. The MCP server warns of each request for something
 /// that it does not offer, with what the client sent.
-const MUTED: &str = "gcloud_sdk=off,firestore=error,rmcp=error";
+const MUTED: &str = "gcloud_sdk=off,firestore=error,rmcp=off";
 
 /// What the lines of a terminal look like.
 pub struct Appearance {

@@ -10,7 +10,7 @@ use crate::core::observation::Identity;
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
 
-/// The fewest sources that make an outage of a platform.
+/// The fewest sources that make an outage of a platform, unless all of it fails.
 const OUTAGE_SOURCES: usize = 5;
 
 /// How long before an account stops working this is reported.
@@ -106,7 +106,8 @@ pub fn causes(facts: &Facts<'_>) -> BTreeMap<CauseKey, Cause> {
     for ((platform, class), members) in down {
         let outage = (TriggerKind::PlatformOutage, format!("{platform}/{class}"));
         let all = facts.monitored.get(&platform).copied().unwrap_or(0);
-        let is_outage = members.len() >= OUTAGE_SOURCES && members.len() * 2 >= all;
+        let is_whole = members.len() > 1 && members.len() >= all;
+        let is_outage = is_whole || (members.len() >= OUTAGE_SOURCES && members.len() * 2 >= all);
         let is_outage = is_outage || facts.reported.contains(&outage);
         for (member, condition) in members {
             let own = (TriggerKind::SourceDown, member.0.to_string());
@@ -118,9 +119,13 @@ pub fn causes(facts: &Facts<'_>) -> BTreeMap<CauseKey, Cause> {
             add(&mut causes, key, member, condition, None);
         }
     }
+    let lost: BTreeSet<&str> = facts.conditions.values().flat_map(lost_accounts).collect();
     for (identity, until) in facts.expiries {
         let left = until.millis_since(facts.now);
-        if (0..EXPIRING_MS).contains(&left) {
+        let key = (TriggerKind::AuthExpiring, identity.to_string());
+        // An account that does not work any more has no expiry ahead. A warning that was sent stays until that time.
+        let is_lost = lost.contains(key.1.as_str()) && !facts.reported.contains(&key);
+        if (0..EXPIRING_MS).contains(&left) && !is_lost {
             let cause = Cause {
                 class: String::new(),
                 detail: format!("it works until {until}"),
@@ -128,10 +133,22 @@ pub fn causes(facts: &Facts<'_>) -> BTreeMap<CauseKey, Cause> {
                 sources: BTreeMap::new(),
                 effect_of: None,
             };
-            causes.insert((TriggerKind::AuthExpiring, identity.to_string()), cause);
+            causes.insert(key, cause);
         }
     }
     causes
+}
+
+/// Returns the accounts that do not work, as far as a source needs them.
+fn lost_accounts(known: &Known) -> impl Iterator<Item = &str> {
+    let is_lost = |condition: &&Condition| {
+        matches!(
+            condition.kind,
+            TriggerKind::AuthRevoked | TriggerKind::AuthExpired
+        )
+    };
+    let lost = known.conditions.iter().filter(is_lost);
+    lost.map(|condition| condition.subject.as_str())
 }
 
 /// Returns the condition of the account that a source is down for.
@@ -218,7 +235,11 @@ mod tests {
         let outage = (TriggerKind::PlatformOutage, "twitch/http.503".to_owned());
         assert_eq!(of(&down(1..501, "http.503"), 1000, &[]), [(outage.clone(), 500)]);
         assert_eq!(of(&down(1..500, "http.503"), 1000, &[]).len(), 499);
-        assert_eq!(of(&down(1..5, "http.503"), 4, &[]).len(), 4);
+        assert_eq!(of(&down(1..5, "http.503"), 8, &[]).len(), 4);
+        // All of a small platform fails, and one source is none.
+        assert_eq!(of(&down(1..4, "http.503"), 3, &[]), [(outage.clone(), 3)]);
+        let single = (TriggerKind::SourceDown, "twitch:1".to_owned());
+        assert_eq!(of(&down(1..2, "http.503"), 1, &[]), [(single, 1)]);
         // As it heals, the rest does not become a cause each.
         let rest = of(&down(1..3, "http.503"), 1000, std::slice::from_ref(&outage));
         assert_eq!(rest, [(outage.clone(), 2)]);
@@ -245,6 +266,23 @@ mod tests {
             ((TriggerKind::SourceDown, account()), 9),
         ];
         assert_eq!(of(&conditions, 9, &[]), expected);
+    }
+
+    #[test]
+    fn account_that_is_lost_does_not_expire_as_well() {
+        let revoked = condition(TriggerKind::AuthRevoked, "twitch/bot", "REVOKED");
+        let conditions: Conditions = [("twitch:1".parse().unwrap(), known(vec![revoked]))].into();
+        let expiring = (TriggerKind::AuthExpiring, "twitch/bot".to_owned());
+        for (reported, is_cause) in [(None, false), (Some(expiring.clone()), true)] {
+            let facts = Facts {
+                conditions: &conditions,
+                monitored: &[(PlatformName::Twitch, 1)].into(),
+                expiries: &[(Identity::named("twitch/bot"), at(3600))].into(),
+                reported: &reported.into_iter().collect(),
+                now: at(10),
+            };
+            assert_eq!(causes(&facts).contains_key(&expiring), is_cause);
+        }
     }
 
     #[test]

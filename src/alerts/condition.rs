@@ -247,10 +247,18 @@ fn permissions(
     lost.retain(|name| !name.is_empty() && !is_held(name));
     let lost: Vec<String> = lost.into_iter().collect();
     let since = since.filter(|_| !lost.is_empty())?;
+    // Scopes belong to a token: all sources that need its account have lost them for one cause.
+    let is_scope = |name: &String| name.starts_with("scope:");
+    let account = deciding_identity(&document.knowledge.evidence).filter(|_| lost.iter().all(is_scope));
+    let subject = match (known, account) {
+        (Some(known), _) => known.subject.clone(),
+        (None, Some(account)) => account.to_string(),
+        (None, None) => document.key.to_string(),
+    };
     Some(Condition {
         detail: lost.join(", "),
         lost,
-        ..condition(TriggerKind::PermissionLost, document.key.to_string(), since)
+        ..condition(TriggerKind::PermissionLost, subject, since)
     })
 }
 

@@ -15,7 +15,7 @@ use super::rule::{AlertRule, Receiver};
 use crate::blocking::blocking;
 use crate::clock::{Chance, Clock};
 use crate::fault::fault_point;
-use crate::http::{Http, HttpOptions, proxy_of};
+use crate::http::{Http, HttpError, HttpOptions, proxy_of};
 use crate::lifecycle::Stop;
 use crate::watch::state_file::{StateFile, StateFileError, Stopped, StoredDelivery};
 
@@ -90,6 +90,8 @@ pub async fn send(http: &Http, receiver: &Receiver, request: ReceiverRequest, is
             let wait = answer.requested_wait();
             reply(receiver.kind, answer.status, wait, &answer.body, is_edit)
         }
+        // The status decides; of a long body nothing is needed.
+        Err(HttpError::TooLarge { status, .. }) => reply(receiver.kind, status, None, b"", is_edit),
         Err(error) => Reply::Later {
             wait: None,
             reason: error.to_string(),

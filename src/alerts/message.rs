@@ -138,7 +138,9 @@ impl Message {
             }
             TriggerKind::AuthRevoked => format!("The authorization of {subject} was revoked"),
             TriggerKind::AuthExpired => format!("The authorization of {subject} has expired"),
-            TriggerKind::AuthExpiring if is_over => format!("{subject} was renewed"),
+            TriggerKind::AuthExpiring if is_over => {
+                format!("{subject}: the warning about its expiry is over")
+            }
             TriggerKind::AuthExpiring => format!("{subject} stops working within a day"),
             TriggerKind::SourceDown if is_over => format!("Connected again: {}", one()),
             TriggerKind::SourceDown => format!("Not connected: {}", one()),
@@ -224,7 +226,9 @@ fn command(incident: &Incident) -> Option<String> {
         TriggerKind::AuthRevoked | TriggerKind::AuthExpired | TriggerKind::AuthExpiring => {
             Some(crate::tokens::login_command(&incident.subject))
         }
-        TriggerKind::SourceDown if is_account => Some(crate::tokens::login_command(&incident.subject)),
+        TriggerKind::SourceDown | TriggerKind::PermissionLost if is_account => {
+            Some(crate::tokens::login_command(&incident.subject))
+        }
         TriggerKind::SourceDown | TriggerKind::PermissionLost => {
             Some(format!("bitbrat describe {}", incident.subject))
         }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::cause::{Cause, CauseKey, Conditions, Facts, Known, causes};
 use super::condition;
-use super::incident::{Incident, Phase, Timing};
+use super::incident::{Incident, MessageKind, Phase, Timing};
 use super::message::Message;
 use super::mute::Mute;
 use super::rule::{AlertRule, HookRule, MaintenanceWindow};
@@ -163,6 +163,7 @@ fn advance(
         .iter_mut()
         .filter(|(_, incident)| incident.alert == alert.name);
     for (key, incident) in own {
+        let incident_kind = incident.kind;
         let timing = Timing {
             hold: alert.hold(incident.kind).unwrap_or_default(),
             recover_after: alert.recover_after,
@@ -179,7 +180,9 @@ fn advance(
             &state.conditions,
             cx.now,
         );
-        for kind in incident.advance(cause, timing, muted, cx.now) {
+        let is_repeated = |kind: &MessageKind| is_reported_by_its_end(alert, incident_kind, *kind);
+        let kinds = incident.advance(cause, timing, muted, cx.now).into_iter();
+        for kind in kinds.filter(|kind| !is_repeated(kind)) {
             let message = Message::of(incident, kind, alert.template.as_deref(), cx.now);
             deliveries.push(NewDelivery {
                 id: message.id.clone(),
@@ -191,6 +194,13 @@ fn advance(
         }
     }
     deliveries
+}
+
+/// Whether the end of a stream is a message of its own, so that "was live" would report it twice.
+fn is_reported_by_its_end(alert: &AlertRule, incident: TriggerKind, message: MessageKind) -> bool {
+    incident == TriggerKind::StreamOnline
+        && message == MessageKind::Close
+        && alert.hold(TriggerKind::StreamOffline).is_some()
 }
 
 /// Returns the part of a cause that an alert is about.

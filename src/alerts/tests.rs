@@ -344,7 +344,10 @@ fn account_that_will_expire_is_reported_a_day_before() {
         .expiries
         .insert(account, world.now.plus_secs(90 * 24 * 3600));
     world.pass(100);
-    assert_eq!(world.sent[1].title, "kick/bot was renewed");
+    assert_eq!(
+        world.sent[1].title,
+        "kick/bot: the warning about its expiry is over"
+    );
 }
 
 #[test]

@@ -27,6 +27,8 @@ pub enum HttpError {
     TooLarge {
         /// The bound, in bytes.
         limit: usize,
+        /// The status of the answer.
+        status: u16,
     },
 }
 

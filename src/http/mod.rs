@@ -172,6 +172,7 @@ impl Http {
             if body.len() + chunk.len() > self.shared.options.max_body {
                 return Err(HttpError::TooLarge {
                     limit: self.shared.options.max_body,
+                    status: response.status().as_u16(),
                 });
             }
             body.extend_from_slice(&chunk);

@@ -87,7 +87,13 @@ mod tests {
             (network(Code::NetworkTimeout), true),
             (network(Code::NetworkReset), true),
             (network(Code::NetworkTls), false),
-            (Err(HttpError::TooLarge { limit: 1 }), false),
+            (
+                Err(HttpError::TooLarge {
+                    limit: 1,
+                    status: 200,
+                }),
+                false,
+            ),
         ] {
             assert_eq!(
                 Retries::READ.wait_after(1, &outcome, &chance).is_some(),
