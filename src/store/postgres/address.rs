@@ -86,6 +86,9 @@ impl PostgresAddress {
         }
         let mut config: Config = text.parse().map_err(|error| unreadable(&error))?;
         secrets::register_addresses(url);
+        if has_part_of_password(&config) {
+            return Err("its user or password contains `@`; write it as %40".to_owned());
+        }
         require_parts(&config)?;
         let tls = tls_mode(sslmode.as_deref(), &config)?;
         // With several servers, the one that accepts writes is meant.
@@ -129,6 +132,12 @@ impl PostgresAddress {
     pub(crate) fn database(&self) -> &str {
         self.config.get_dbname().unwrap_or_else(|| self.user())
     }
+}
+
+/// Whether a host begins with the rest of a password in which `@` is not encoded.
+fn has_part_of_password(config: &Config) -> bool {
+    let mut hosts = config.get_hosts().iter();
+    hosts.any(|host| matches!(host, Host::Tcp(name) if name.contains('@')))
 }
 
 impl fmt::Display for PostgresAddress {
@@ -209,6 +218,12 @@ mod tests {
 
     fn parse(url: &str) -> PostgresAddress {
         PostgresAddress::parse(url).unwrap()
+    }
+
+    #[test]
+    fn unescaped_at_sign_shows_no_part_of_the_password() {
+        let error = PostgresAddress::parse("postgres://bb:p@SECRET@127.0.0.1:5432/bb").unwrap_err();
+        assert!(error.contains("%40") && !error.contains("SECRET"), "{error}");
     }
 
     #[test]

@@ -81,26 +81,47 @@ pub fn newest() -> i64 {
     i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
 }
 
-/// Checks the schema without changing anything. `None` if there is none.
-pub async fn version(client: &Client, schema: &str) -> Result<Option<i64>, Failure> {
-    let exists = client
-        .query_typed(
-            "SELECT to_regclass(format('%I.meta', $1)) IS NOT NULL",
-            &[(&schema, Type::TEXT)],
-        )
-        .await?;
-    if !exists.first().is_some_and(|row| row.get(0)) {
+/// Checks the schema without changing anything. `None` if there is none. One whose version is unknown is refused: it may contain
+/// documents that this program cannot read.
+pub async fn version(client: &Client, target: &PostgresTarget) -> Result<Option<i64>, Failure> {
+    let schema = &target.schema;
+    if !has_table(client, schema, "meta").await? {
         return Ok(None);
     }
     let select = format!("SELECT value FROM \"{schema}\".meta WHERE key = 'schema_version'");
     let found = client.query_typed(&select, &[]).await?;
     let text: Option<&str> = found.first().and_then(|row| row.try_get(0).ok());
-    Ok(text.and_then(|text| text.parse().ok()))
+    match text {
+        Some(text) => text.parse().map(Some).map_err(|_| without_version(target)),
+        None if has_table(client, schema, "documents").await? => Err(without_version(target)),
+        None => Ok(None),
+    }
+}
+
+async fn has_table(client: &Client, schema: &str, table: &str) -> Result<bool, Failure> {
+    let found = client
+        .query_typed(
+            "SELECT to_regclass(format('%I.%I', $1, $2)) IS NOT NULL",
+            &[(&schema, Type::TEXT), (&table, Type::TEXT)],
+        )
+        .await?;
+    Ok(found.first().is_some_and(|row| row.get(0)))
+}
+
+fn without_version(target: &PostgresTarget) -> Failure {
+    Failure::Store(StoreError::Refused {
+        location: target.to_string(),
+        reason: format!(
+            "the row schema_version of its table {}.meta is missing or no number",
+            target.schema
+        ),
+        hint: "restore that row from a backup, or use another schema".to_owned(),
+    })
 }
 
 /// Makes sure that the schema is one that this program can use, and migrates it if `create`.
 pub async fn ensure(client: &Client, target: &PostgresTarget, create: bool) -> Result<Schema, Failure> {
-    match version(client, &target.schema).await? {
+    match version(client, target).await? {
         Some(found) if found > newest() => Err(newer(target, found)),
         Some(found) if found == newest() => Ok(Schema::Usable),
         // An older one can be read as far as it goes only if no step changed what is read; none has so far.
@@ -146,7 +167,7 @@ async fn migrate_in_transaction(client: &Client, target: &PostgresTarget) -> Res
             hint: "upgrade the server".to_owned(),
         }));
     }
-    let found = version(client, schema).await?.unwrap_or(0);
+    let found = version(client, target).await?.unwrap_or(0);
     if found > newest() {
         return Err(newer(target, found));
     }

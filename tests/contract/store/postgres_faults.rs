@@ -405,6 +405,20 @@ async fn schema_of_a_newer_version_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn schema_without_its_version_is_refused_and_never_shown_as_empty() {
+    let world = PostgresWorld::with(Retention::default()).await;
+    for change in ["UPDATE {}.meta SET value = 'banana'", "DELETE FROM {}.meta"] {
+        let change = change.replace("{}", &world.target.schema);
+        execute(&postgres_url(), &change, &[]).await;
+        let refused = world.open().await.load_all().await.unwrap_err();
+        assert!(
+            matches!(&refused, StoreError::Refused { reason, .. } if reason.contains("schema_version")),
+            "{refused}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tables_are_made_once_by_concurrent_processes() {
     let mut world = PostgresWorld::with(Retention::default()).await;
     world.target.schema.push_str("_b");
