@@ -53,13 +53,13 @@ def measure_own(cleanup, sim, size, seconds):
     # that a few observations wait at any time.
     last, since = 0.0, time.monotonic()
     while time.monotonic() - since < 10:
-        sent, outbox, inputs = daemon.metrics("bitbrat_events_sent_total", "bitbrat_outbox_events", "bitbrat_inputs_waiting")
+        sent, outbox, inputs = daemon.metrics("bitbrat_events_sent_total", "bitbrat_outbox_events", "bitbrat_observations_waiting")
         if sent > last or outbox > 0 or inputs > size / 100:
             last, since = sent, time.monotonic()
         if time.monotonic() - begun > max(1_200, size / 40):
             raise BenchError(f"`watch` with {size} sources did not come to rest within {max(1_200, size / 40):.0f} s")
         time.sleep(0.5)
-    counters = ("bitbrat_calls_total", "bitbrat_store_writes_total", "bitbrat_ticks_skipped_total")
+    counters = ("bitbrat_probe_requests_total", "bitbrat_store_writes_total", "bitbrat_ticks_skipped_total")
     settled = time.monotonic() - begun - 10
     before = daemon.metrics(*counters)
     result = observe({"bitbrat": daemon.usage}, seconds)["bitbrat"]

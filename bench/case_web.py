@@ -25,7 +25,7 @@ def run(figures):
         daemon = Daemon(cleanup, sim, sim.fill(sources), sim.login())
 
         def checked():
-            known, live, waiting = daemon.metrics("bitbrat_sources", "bitbrat_sources_live", "bitbrat_inputs_waiting")
+            known, live, waiting = daemon.metrics("bitbrat_sources", "bitbrat_sources_live", "bitbrat_observations_waiting")
             return known >= sources and live > 0 and waiting == 0
 
         lib.until("the first checks", checked, 300, every=0.5)

@@ -280,6 +280,9 @@ class Daemon:
             if name in sums:
                 with contextlib.suppress(ValueError):
                     sums[name] += float(line.rsplit(" ", 1)[1])
+        missing = [name for name in names if f"# TYPE {name} " not in data.decode()]
+        if missing:
+            raise BenchError(f"/metrics has no {', '.join(missing)}")
         return [sums[name] for name in names]
 
     def stored(self):
