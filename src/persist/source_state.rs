@@ -215,20 +215,15 @@ impl SourceState {
         let mut changes = transitions(&verdict, &document.verdict);
         changes.retain(|change| !is_reported(change.facet) && replaced.contains(&change.facet));
         let decisive = !changes.is_empty() || !fresh.is_empty();
-        self.history.extend(
-            changes
-                .into_iter()
-                .map(|change| HistoryEntry::new(key, now, change)),
-        );
+        self.history.extend(HistoryEntry::of_changes(key, now, &changes));
         self.history.extend(fresh);
         Some(decisive)
     }
 
     /// Returns the entries of those transitions that are neither recorded nor waiting. A message may be redelivered.
     fn not_recorded(&self, reported: &[Transition], now: Timestamp) -> Vec<HistoryEntry> {
-        reported
-            .iter()
-            .map(|change| HistoryEntry::new(&self.key, now, change.clone()))
+        HistoryEntry::of_changes(&self.key, now, reported)
+            .into_iter()
             .filter(|entry| {
                 let waits = self.history.iter().any(|waiting| waiting.id == entry.id);
                 !waits && !entry.id.parse().is_ok_and(|id| self.recorded.contains(&id))

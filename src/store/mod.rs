@@ -234,6 +234,24 @@ impl HistoryEntry {
         }
     }
 
+    /// Creates the entries of `changes`, which happened in this order. Of a baseline that several of them complete only the last step
+    /// is recorded: entries of the same time have no order, and an earlier step could be read as the last one.
+    pub fn of_changes<'a>(
+        key: &SourceKey,
+        recorded_at: Timestamp,
+        changes: impl IntoIterator<Item = &'a Transition>,
+    ) -> Vec<Self> {
+        let changes: Vec<&Transition> = changes.into_iter().collect();
+        let is_completed = |place: usize| {
+            let mut later = changes[place + 1..].iter();
+            changes[place].initial && later.any(|later| later.initial && later.facet == changes[place].facet)
+        };
+        let recorded = (0..changes.len()).filter(|place| !is_completed(*place));
+        recorded
+            .map(|place| Self::new(key, recorded_at, changes[place].clone()))
+            .collect()
+    }
+
     /// Removes from a source's `entries` (newest first) those that repeat a known state: processes that monitor the same
     /// source each record a change when they detect it. Each remaining entry starts with the value of the one before it.
     pub fn without_repeats(mut entries: Vec<Self>) -> Vec<Self> {
@@ -395,6 +413,36 @@ mod tests {
             ["OFFLINE", "ONLINE", "ONLINE", "OFFLINE", "", ""],
             "it joins"
         );
+    }
+
+    #[test]
+    fn steps_of_a_baseline_in_one_write_are_one_entry() {
+        let key: SourceKey = "twitch:1".parse().unwrap();
+        let change = |facet, to: &str, initial: bool| Transition {
+            facet,
+            from: (!initial).then(|| "VALID".to_owned()),
+            to: Some(to.to_owned()),
+            at: Timestamp::EPOCH,
+            rule: "some.rule".to_owned(),
+            stream_id: None,
+            initial,
+        };
+        let recorded = |changes: &[Transition]| {
+            let entries = HistoryEntry::of_changes(&key, Timestamp::EPOCH, changes);
+            let words = entries.into_iter().filter_map(|entry| entry.transition.to);
+            words.collect::<Vec<_>>()
+        };
+        let steps = [
+            change(Facet::Auth, "VALID", true),
+            change(Facet::Status, "CONNECTED", true),
+            change(Facet::Auth, "REVOKED", true),
+        ];
+        assert_eq!(recorded(&steps), ["CONNECTED", "REVOKED"]);
+        let later = [
+            change(Facet::Auth, "VALID", true),
+            change(Facet::Auth, "REVOKED", false),
+        ];
+        assert_eq!(recorded(&later), ["VALID", "REVOKED"]);
     }
 
     #[test]

@@ -36,9 +36,7 @@ impl Change {
     }
 
     fn history(&self, now: Timestamp) -> Vec<HistoryEntry> {
-        self.transitions()
-            .map(|change| HistoryEntry::new(&self.source, now, change.clone()))
-            .collect()
+        HistoryEntry::of_changes(&self.source, now, self.transitions())
     }
 }
 
