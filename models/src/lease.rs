@@ -30,7 +30,7 @@ pub enum Mistake {
     DeletedOnRelease,
     /// The engine renews without comparing holder and fence.
     RenewedUnchecked,
-    /// The engine gives the lease to whoever asks.
+    /// The engine grants the lease to every member that asks.
     TakenEarly,
 }
 
@@ -205,7 +205,7 @@ impl Lease {
             FenceCheck::HigherOrOwn => fence > highest || (fence == highest && by == holder),
         };
         if !is_accepted {
-            // The write tells the member that it has been replaced.
+            // The failed write shows the member that it has been replaced.
             state.members[usize::from(holder.0)].held = None;
             return;
         }

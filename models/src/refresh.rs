@@ -99,7 +99,7 @@ struct Granted {
 enum Step {
     #[default]
     Idle,
-    /// A refresh was interrupted: the access token tells what became of it.
+    /// A refresh was interrupted: whether the access token still works shows the result.
     Checking(Record),
     /// Stores an intent in this phase; with the id of the one that was planned.
     Recording(Record, Phase, Option<u8>),

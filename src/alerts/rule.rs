@@ -51,7 +51,7 @@ impl ReceiverKind {
 pub struct Receiver {
     /// The kind.
     pub kind: ReceiverKind,
-    /// The address; whoever has it can send messages there, so it is never shown.
+    /// The address. It is all that is needed to send messages there, so it is never shown.
     pub url: Url,
     /// The key that signs the requests of a webhook; decoded, without `whsec_`.
     pub signing_key: Option<Vec<u8>>,

@@ -86,7 +86,7 @@ impl Sessions {
         if open.len() >= SESSIONS {
             return Err(Problem::new(503, Code::ApiTooManyStreams).retry_after(30));
         }
-        // It cannot be guessed: whoever has it may send messages to the session.
+        // It cannot be guessed: a client that has it may send messages to the session.
         let id = Uuid::new_v4().simple().to_string();
         let (sender, messages) = mpsc::channel(WAITING);
         open.insert(id.clone(), sender);

@@ -1,4 +1,4 @@
-//! `support bundle`: what somebody else needs to understand a problem, without secrets, in one file.
+//! `support bundle`: what is needed to understand a problem on another machine, without secrets, in one file.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

@@ -14,7 +14,7 @@ use crate::secrets;
 pub enum TlsMode {
     /// The server's certificate is verified, its name included.
     Verify,
-    /// Encrypted, but whoever answers is accepted.
+    /// Encrypted, but the certificate is not verified.
     Insecure,
     /// Not encrypted.
     Off,
