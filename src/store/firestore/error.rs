@@ -3,6 +3,7 @@
 use firestore::errors::FirestoreError;
 use firestore::gcloud_sdk::tonic::{Code, Status};
 
+use crate::failure::with_causes;
 use crate::secrets;
 use crate::store::StoreError;
 use crate::store::firestore::FirestoreTarget;
@@ -88,7 +89,7 @@ pub fn of_answer(target: &FirestoreTarget, code: Code, message: &str) -> StoreEr
 
 /// Converts the failure to connect.
 pub fn of_connecting(target: &FirestoreTarget, error: &FirestoreError) -> StoreError {
-    let text = chain(error);
+    let text = with_causes(error);
     if target.emulator.is_none() && (text.contains("credential") || text.contains("key file")) {
         return no_credentials(target, &text);
     }
@@ -171,20 +172,6 @@ fn sentence(message: &str) -> String {
         return "no reason was given".into();
     }
     secrets::quote(line)
-}
-
-/// An error with all of its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        let more = next.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = next.source();
-    }
-    text.replace('\n', " ")
 }
 
 #[cfg(test)]

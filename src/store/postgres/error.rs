@@ -8,6 +8,7 @@ use deadpool_postgres::{PoolError, TimeoutType};
 use tokio_postgres::Error;
 
 use super::PostgresTarget;
+use crate::failure::with_causes;
 use crate::secrets;
 use crate::store::StoreError;
 
@@ -57,7 +58,7 @@ impl Failure {
             Self::Answer(error) => match error.code() {
                 Some(code) => of_code(code.code()),
                 None if error.is_closed() || is_io(error) => Meaning::Closed,
-                None if chain(error).contains("does not allow writes") => Meaning::ReadOnly,
+                None if with_causes(error).contains("does not allow writes") => Meaning::ReadOnly,
                 // Of the client itself: TLS, authentication, a response that it cannot read.
                 None => Meaning::Configuration,
             },
@@ -215,22 +216,8 @@ pub fn unavailable(target: &PostgresTarget, reason: &str) -> StoreError {
 fn sentence(error: &Error) -> String {
     match error.as_db_error() {
         Some(answer) => secrets::quote(answer.message()),
-        None => secrets::quote(&unreached(&chain(error))),
+        None => secrets::quote(&unreached(&with_causes(error))),
     }
-}
-
-/// The error with all of its causes, on one line, not masked yet.
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        let more = next.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = next.source();
-    }
-    text.replace('\n', " ")
 }
 
 /// Returns the cause of a connection failure for people.
