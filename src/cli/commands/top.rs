@@ -28,7 +28,7 @@ use crate::cli::source_arg::{self, SourceSelector};
 use crate::core::source::SourceKey;
 use crate::core::summary::SourceSummary;
 use crate::failure::{ExitCode, Failure};
-use crate::os::{Continuations, Signals};
+use crate::os::{Continuations, Signal, Signals};
 use crate::platforms::Problem;
 use crate::store::{HistoryEntry, StoreError, Stored};
 
@@ -188,7 +188,11 @@ impl Top<'_> {
             let sorts_at = self.model.sorts_at();
             tokio::select! {
                 biased;
-                _ = signals.recv() => return Ok(ExitCode::Interrupted),
+                // The program watches the same signals, and either may be woken first.
+                signal = signals.recv() => return Ok(match signal {
+                    Some(Signal::Terminate) => ExitCode::Terminated,
+                    _ => ExitCode::Interrupted,
+                }),
                 () = continued.recv() => screen.resume().map_err(|error| no_screen(&error))?,
                 event = events.recv() => match self.receive(event.as_ref()) {
                     Action::Quit => return Ok(ExitCode::Healthy),
