@@ -551,6 +551,50 @@ async fn published_transitions_are_recorded_once_in_any_order() {
 }
 
 #[tokio::test]
+async fn heartbeat_that_overtakes_transitions_is_read_as_one_change() {
+    let harness = Harness::new();
+    let source = key("kick:5");
+    let push = |seconds, live, id: &str| {
+        let fact = Fact::StreamPush {
+            live,
+            stream_id: Some(id.into()),
+            started_at: None,
+        };
+        let at = harness.now().plus_secs(seconds - 60_i64);
+        Observation::new(&source, at, "kick.webhook", fact)
+    };
+    let story = [push(1, true, "4"), push(2, false, "4"), push(3, true, "5")];
+    let document = |seen: &[Observation]| SourceDocument::from_knowledge(source.clone(), Knowledge::of(seen));
+    let event = |place: usize| EvidenceUpdate {
+        source: source.clone(),
+        knowledge: Knowledge::of(&story[place..=place]),
+        reported: crate::core::transition::transitions(
+            &document(&story[..place]).verdict,
+            &document(&story[..=place]).verdict,
+        ),
+    };
+    let heartbeat = EvidenceUpdate {
+        source: source.clone(),
+        knowledge: Knowledge::of(&story),
+        reported: Vec::new(),
+    };
+    // The sender was killed: its next process sends its state before the events that waited.
+    for update in [event(0), heartbeat, event(1), event(2)] {
+        harness.persister.apply([update]).await;
+    }
+    let recorded = harness.store.history(&source, 10).await.unwrap();
+    let words = |entries: &[HistoryEntry]| {
+        let words = entries.iter().map(|entry| entry.transition.to.clone().unwrap());
+        words.collect::<Vec<_>>()
+    };
+    assert_eq!(words(&recorded), ["ONLINE", "ONLINE", "OFFLINE", "ONLINE"]);
+    assert_eq!(
+        words(&HistoryEntry::without_repeats(recorded)),
+        ["ONLINE", "OFFLINE", "ONLINE"]
+    );
+}
+
+#[tokio::test]
 async fn a_clock_that_was_ahead_does_not_hold_up_heartbeats() {
     let harness = Harness::new();
     harness.push("twitch:1", true).await;

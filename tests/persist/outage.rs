@@ -24,10 +24,10 @@ use bitbrat::lifecycle::{Lifecycle, Tasks};
 use bitbrat::persist::Persister;
 use bitbrat::persist::consumer::{Consumer, Counts};
 use bitbrat::persist::write_policy::WritePolicy;
-use bitbrat::store::SourceStore;
 use bitbrat::store::firestore::FirestoreStore;
 use bitbrat::store::postgres::{PostgresAddress, PostgresStore, PostgresTarget};
 use bitbrat::store::retention::Retention;
+use bitbrat::store::{HistoryEntry, SourceStore};
 use bitbrat::watch::sinks::BusSink;
 use futures_util::StreamExt as _;
 
@@ -227,9 +227,10 @@ impl Drop for Processes {
     }
 }
 
-/// The streams in a source's history, oldest first.
+/// The streams in a source's history as it is read, oldest first. The state of a process that was killed may arrive before the events
+/// that waited in its outbox; what it repeats of them is joined by readers.
 async fn reported(store: &dyn SourceStore, source: &SourceKey) -> Vec<(String, String)> {
-    let mut history = store.history(source, 500).await.unwrap();
+    let mut history = HistoryEntry::without_repeats(store.history(source, 500).await.unwrap());
     history.reverse();
     let streams = history
         .into_iter()
