@@ -36,8 +36,14 @@ impl SendingLock {
 
     /// Waits until no command sends events of `directory`, or should have ended long ago.
     pub async fn wait_until_free(directory: &Path) {
-        if tokio::time::timeout(SENDING_LIMIT, Self::take(directory)).await.is_err() {
-            tracing::warn!("A command has been sending events for more than {} s", SENDING_LIMIT.as_secs());
+        if tokio::time::timeout(SENDING_LIMIT, Self::take(directory))
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "A command has been sending events for more than {} s",
+                SENDING_LIMIT.as_secs()
+            );
         }
     }
 }
