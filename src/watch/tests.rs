@@ -16,7 +16,7 @@ use super::observations::ObservationSender;
 use super::state_file::{Commit, StateFile, StateFileOptions};
 use super::tracker::Tracker;
 use super::writer::{CHECKPOINT, Committer, Heartbeats, PendingCommits, Writer, WriterStats};
-use crate::clock::{Chance, Clock, RuntimeClock};
+use crate::clock::{Chance, Clock};
 use crate::core::code::Code;
 use crate::core::document::SourceDocument;
 use crate::core::event::read::{Reading, Side, read};
@@ -125,6 +125,30 @@ impl Sink for FakeBus {
                 }
             })
             .collect()
+    }
+}
+
+/// A clock that follows tokio's time, so that it moves with a paused runtime.
+#[derive(Debug)]
+struct RuntimeClock {
+    start: Timestamp,
+    since: tokio::time::Instant,
+}
+
+impl RuntimeClock {
+    /// Starts a clock at `start` that moves as `tokio::time` does.
+    fn starting_at(start: Timestamp) -> Arc<Self> {
+        Arc::new(Self {
+            start,
+            since: tokio::time::Instant::now(),
+        })
+    }
+}
+
+impl Clock for RuntimeClock {
+    fn now(&self) -> Timestamp {
+        let elapsed = i64::try_from(self.since.elapsed().as_millis()).unwrap_or(i64::MAX);
+        self.start.plus_millis(elapsed)
     }
 }
 
