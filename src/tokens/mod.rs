@@ -10,6 +10,7 @@ mod journal;
 #[cfg(all(feature = "keyring", target_os = "linux"))]
 mod keyring;
 mod lease;
+mod local;
 mod locks;
 mod memory;
 mod on_disk;
