@@ -357,7 +357,7 @@ fn killed_again_and_again(kills: u32, seed: u64) {
 }
 
 #[test]
-fn unusable_document_of_another_program_is_reported_and_stays_ready() {
+fn unusable_document_of_others_is_reported_and_stays_ready() {
     let sim = Sim::start();
     let home = home(&sim, &["twitch:777001"]);
     home.run(&["doctor", "store"]).exits(0);
