@@ -19,7 +19,7 @@ use crate::watch::engine::TIDY;
 /// How often the store is checked, and the timeout of a check.
 const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often documents that cannot be used are looked for.
+/// How often documents that cannot be used are counted.
 const UNUSABLE_INTERVAL: Duration = Duration::from_hours(1);
 /// How many of them the warning names.
 const NAMED: usize = 5;
@@ -87,9 +87,9 @@ fn report(before: Option<&StoreError>, now: Option<&StoreError>) {
     }
 }
 
-/// Deletes periodically what the store no longer keeps, and where this process is the one that stores, looks for documents that cannot
+/// Deletes periodically what the store no longer keeps, and where this process is the one that stores, finds documents that cannot
 /// be used. Each set of them causes one warning. They may belong to another program, so they are no reason not to be ready. Where
-/// reading costs money only `doctor` looks for them.
+/// reading costs money only `doctor` finds them.
 pub(super) fn maintain(store: &Arc<dyn SourceStore>, is_storing: bool, tasks: &Tasks) -> UnusableCount {
     let tidied = Arc::clone(store);
     tasks.spawn("store-tidy", |stop| async move {
@@ -106,13 +106,13 @@ pub(super) fn maintain(store: &Arc<dyn SourceStore>, is_storing: bool, tasks: &T
     if is_storing && !store.bills_reads() {
         let (store, counted) = (Arc::clone(store), Arc::clone(&count));
         tasks.spawn("unusable-documents", |stop| async move {
-            look_for_unusable(store.as_ref(), &counted, &stop).await;
+            find_unusable(store.as_ref(), &counted, &stop).await;
         });
     }
     count
 }
 
-async fn look_for_unusable(store: &dyn SourceStore, count: &Mutex<Option<usize>>, stop: &Stop) {
+async fn find_unusable(store: &dyn SourceStore, count: &Mutex<Option<usize>>, stop: &Stop) {
     let mut before = BTreeMap::new();
     loop {
         // A store that does not answer is reported by the other task.
