@@ -89,30 +89,6 @@ impl Clock for OffsetClock {
     }
 }
 
-/// A clock that follows tokio's time, so that it moves with a paused runtime.
-#[derive(Debug)]
-pub struct RuntimeClock {
-    start: Timestamp,
-    since: tokio::time::Instant,
-}
-
-impl RuntimeClock {
-    /// Starts a clock at `start` that moves as `tokio::time` does.
-    pub fn starting_at(start: Timestamp) -> Arc<Self> {
-        Arc::new(Self {
-            start,
-            since: tokio::time::Instant::now(),
-        })
-    }
-}
-
-impl Clock for RuntimeClock {
-    fn now(&self) -> Timestamp {
-        let elapsed = i64::try_from(self.since.elapsed().as_millis()).unwrap_or(i64::MAX);
-        self.start.plus_millis(elapsed)
-    }
-}
-
 /// A source of randomness for jitter: fractions in `[0, 1)`.
 #[derive(Clone)]
 pub struct Chance(Arc<Mutex<fastrand::Rng>>);

@@ -1,7 +1,7 @@
 //! The bus port: transports events between the parts of this program and the rest of the platform.
 //!
 //! Delivery is at least once and unordered on every bus. Consumers join evidence, so neither affects the result.
-//! `tests/contract/bus.rs` checks every guarantee documented here against every adapter.
+//! `tests/contract/bus/` checks every guarantee documented here against every adapter.
 
 mod closing;
 pub mod event_lines;

@@ -13,6 +13,8 @@ use crate::core::observation::{
 use crate::core::stream::evidence::StreamEvidence;
 use crate::core::time::Timestamp;
 
+pub mod bounds;
+
 /// The evidence of one source.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -322,6 +324,7 @@ impl From<&Observation> for Knowledge {
                 evidence.error = Some(Newest::new(at, error));
             }
         }
+        bounds::apply(&mut known.evidence);
         known
     }
 }
@@ -331,7 +334,7 @@ impl From<&Observation> for Knowledge {
 pub fn named_stream(id: String) -> Option<String> {
     match id.parse::<Timestamp>() {
         Ok(start) => start.known().map(|start| start.to_string()),
-        Err(_) => Some(id).filter(|id| !id.is_empty()),
+        Err(_) => Some(bounds::shortened(id, bounds::NAME)).filter(|id| !id.is_empty()),
     }
 }
 

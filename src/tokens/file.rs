@@ -9,11 +9,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::locks::{self, Gates, beside, directory, file_name, reject_shared_directory};
+use super::local::Local;
+use super::locks::{self, beside, directory, reject_shared_directory};
 use super::on_disk::{RecordOnDisk, revision_of, version_of};
 use super::{Journal, Lock, Snapshot, StoredToken, TokenError, TokenRecord, TokenStore};
 use crate::blocking::blocking;
@@ -27,36 +27,26 @@ const VERSION: u32 = 1;
 /// A [`TokenStore`] in a file.
 #[derive(Debug)]
 pub struct FileTokenStore {
-    path: PathBuf,
-    gates: Gates,
-    own: Own,
-    journal: Journal,
+    local: Local,
 }
-
-/// The access tokens that were saved through one store, by identity.
-type Own = Mutex<BTreeMap<Identity, SecretString>>;
 
 impl FileTokenStore {
     /// Creates the store for this path; the file is created with the first token.
     ///
     /// A symbolic link is followed once, here: locks and journal are beside the file that it leads to, and writing replaces that file.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        let path = target_of(path.into());
         Self {
-            journal: Journal::beside(&path),
-            path,
-            gates: Gates::default(),
-            own: Own::default(),
+            local: Local::beside(target_of(path.into())),
         }
     }
 
     /// Returns the path of the file.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.local.base()
     }
 
     async fn with(&self, is_wanted: fn(&RecordOnDisk) -> bool) -> Result<Vec<Identity>, TokenError> {
-        let path = self.path.clone();
+        let path = self.path().to_owned();
         let file = blocking(move || read(&path)).await?;
         let wanted = file
             .identities
@@ -86,15 +76,10 @@ impl TokenStore for FileTokenStore {
     }
 
     async fn read(&self, identity: &Identity) -> Result<Snapshot, TokenError> {
-        let (path, identity) = (self.path.clone(), identity.clone());
+        let (path, identity) = (self.path().to_owned(), identity.clone());
         blocking(move || {
             let record = read(&path)?.identities.remove(&identity);
-            let version = version_of(record.as_ref());
-            Ok(Snapshot {
-                record: record.map(TokenRecord::from).unwrap_or_default(),
-                version,
-                read_at: None,
-            })
+            Ok(Snapshot::from(record))
         })
         .await
     }
@@ -105,12 +90,9 @@ impl TokenStore for FileTokenStore {
         record: &TokenRecord,
         base: &Version,
     ) -> Result<Version, TokenError> {
-        let writers = locks::lock(beside(&self.path, "lock"), "the token file").await?;
-        if let Some(token) = &record.token {
-            let mut own = self.own.lock();
-            own.insert(identity.clone(), token.access.clone());
-        }
-        let (path, identity, base) = (self.path.clone(), identity.clone(), base.clone());
+        let writers = locks::lock(beside(self.path(), "lock"), "the token file").await?;
+        self.local.note_own(identity, record);
+        let (path, identity, base) = (self.path().to_owned(), identity.clone(), base.clone());
         let record = RecordOnDisk::from(record);
         blocking(move || {
             let _writers = writers;
@@ -132,9 +114,7 @@ impl TokenStore for FileTokenStore {
     }
 
     async fn lock(&self, identity: &Identity) -> Result<Lock, TokenError> {
-        let gate = self.gates.pass(identity).await;
-        let path = beside(&self.path, &file_name(identity, "lock"));
-        Ok(Box::new((locks::lock(path, identity.as_str()).await?, gate)))
+        self.local.lock(identity).await
     }
 
     /// Everything that uses the file respects its locks.
@@ -143,11 +123,11 @@ impl TokenStore for FileTokenStore {
     }
 
     fn journal(&self) -> &Journal {
-        &self.journal
+        &self.local.journal
     }
 
     async fn load_all(&self) -> Result<BTreeMap<Identity, StoredToken>, TokenError> {
-        let path = self.path.clone();
+        let path = self.path().to_owned();
         let file = blocking(move || read(&path)).await?;
         let tokens = file.identities.into_iter().filter_map(|(identity, record)| {
             let token = TokenRecord::from(record).token?;
@@ -157,14 +137,12 @@ impl TokenStore for FileTokenStore {
     }
 
     async fn revision(&self) -> Result<Option<u64>, TokenError> {
-        let path = self.path.clone();
+        let path = self.path().to_owned();
         blocking(move || revision_of(&path)).await.map(Some)
     }
 
     fn is_own(&self, identity: &Identity, access: &SecretString) -> bool {
-        let own = self.own.lock();
-        own.get(identity)
-            .is_some_and(|own| own.expose_secret() == access.expose_secret())
+        self.local.is_own(identity, access)
     }
 }
 
@@ -186,7 +164,7 @@ fn read(path: &Path) -> Result<OnDisk, TokenError> {
     };
     let explain = |error: io::Error| match error.kind() {
         // Not a regular file, or too large.
-        io::ErrorKind::Other => unreadable(error.to_string()),
+        io::ErrorKind::Other | io::ErrorKind::FileTooLarge => unreadable(error.to_string()),
         _ => failed(error),
     };
     let file = match files::open_input(path) {

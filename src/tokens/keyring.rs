@@ -7,7 +7,7 @@
 //!   with a time limit. What holds the connection must not leave that thread: the library blocks when it closes it, which panics on a thread that
 //!   runs async tasks.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io::IsTerminal as _;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
@@ -18,12 +18,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use keyring_core::api::CredentialStoreApi as _;
 use keyring_core::{Error, Result as KeyringResult};
-use parking_lot::Mutex;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use tokio::sync::Mutex as AsyncMutex;
 use zbus_secret_service_keyring_store::Store;
 
-use super::locks::{self, Gates, beside, file_name};
+use super::local::Local;
+use super::locks::{self, beside};
 use super::on_disk::{RecordOnDisk, revision_of, version_of};
 use super::{Journal, Lock, Snapshot, TokenError, TokenRecord, TokenStore};
 use crate::blocking::blocking;
@@ -44,13 +44,10 @@ const UNLOCK_LIMIT: Duration = Duration::from_mins(1);
 pub struct KeyringTokenStore {
     /// The service of the entries.
     name: String,
-    /// Locks, journal and the file that announces changes are beside this path.
-    base: PathBuf,
+    /// Locks and journal; the file that announces changes is beside them.
+    local: Local,
     /// Locked by a call until it ends, even if its caller no longer waits: a keyring that does not answer blocks one thread, not one for every call.
     connection: Arc<AsyncMutex<Connection>>,
-    gates: Gates,
-    own: Mutex<BTreeMap<Identity, SecretString>>,
-    journal: Journal,
 }
 
 /// The connection to the Secret Service; `None` until it is needed.
@@ -136,14 +133,10 @@ fn prove_unlocked(store: &Store, name: &str) -> KeyringResult<()> {
 impl KeyringTokenStore {
     /// Creates the store for the entries of the service `name`, without a connection. Locks and journal are beside `base`.
     pub fn new(name: impl Into<String>, base: impl Into<PathBuf>) -> Self {
-        let base = base.into();
         Self {
             name: name.into(),
             connection: Arc::default(),
-            gates: Gates::default(),
-            own: Mutex::default(),
-            journal: Journal::beside(&base),
-            base,
+            local: Local::beside(base.into()),
         }
     }
 
@@ -254,12 +247,7 @@ impl TokenStore for KeyringTokenStore {
         let user = identity.as_str().to_owned();
         let read = self.call(move |store, name| get(store, name, &user));
         let record = read.await?.map(|text| self.parse(&text)).transpose()?;
-        let version = version_of(record.as_ref());
-        Ok(Snapshot {
-            record: record.map(TokenRecord::from).unwrap_or_default(),
-            version,
-            read_at: None,
-        })
+        Ok(Snapshot::from(record))
     }
 
     async fn write(
@@ -268,16 +256,13 @@ impl TokenStore for KeyringTokenStore {
         record: &TokenRecord,
         base: &Version,
     ) -> Result<Version, TokenError> {
-        let writers = locks::lock(beside(&self.base, "keyring.lock"), "the keyring").await?;
+        let writers = locks::lock(beside(self.local.base(), "keyring.lock"), "the keyring").await?;
         if self.read(identity).await?.version != *base {
             return Err(TokenError::Conflict {
                 identity: identity.clone(),
             });
         }
-        if let Some(token) = &record.token {
-            let mut own = self.own.lock();
-            own.insert(identity.clone(), token.access.clone());
-        }
+        self.local.note_own(identity, record);
         let record = RecordOnDisk::from(record);
         let version = version_of(Some(&record));
         let text = serde_json::to_string(&record).expect("text and numbers can be written as JSON");
@@ -294,9 +279,7 @@ impl TokenStore for KeyringTokenStore {
     }
 
     async fn lock(&self, identity: &Identity) -> Result<Lock, TokenError> {
-        let gate = self.gates.pass(identity).await;
-        let path = beside(&self.base, &file_name(identity, "lock"));
-        Ok(Box::new((locks::lock(path, identity.as_str()).await?, gate)))
+        self.local.lock(identity).await
     }
 
     /// The state directory belongs to the keyring: both are of one user on one machine.
@@ -305,7 +288,7 @@ impl TokenStore for KeyringTokenStore {
     }
 
     fn journal(&self) -> &Journal {
-        &self.journal
+        &self.local.journal
     }
 
     async fn revision(&self) -> Result<Option<u64>, TokenError> {
@@ -314,16 +297,14 @@ impl TokenStore for KeyringTokenStore {
     }
 
     fn is_own(&self, identity: &Identity, access: &SecretString) -> bool {
-        let own = self.own.lock();
-        own.get(identity)
-            .is_some_and(|own| own.expose_secret() == access.expose_secret())
+        self.local.is_own(identity, access)
     }
 }
 
 impl KeyringTokenStore {
     /// Returns the path of the file that each write replaces.
     fn changed(&self) -> PathBuf {
-        beside(&self.base, "keyring-changed")
+        beside(self.local.base(), "keyring-changed")
     }
 }
 

@@ -16,7 +16,7 @@ use super::observations::ObservationSender;
 use super::state_file::{Commit, StateFile, StateFileOptions};
 use super::tracker::Tracker;
 use super::writer::{CHECKPOINT, Committer, Heartbeats, PendingCommits, Writer, WriterStats};
-use crate::clock::{Chance, Clock, RuntimeClock};
+use crate::clock::{Chance, Clock};
 use crate::core::code::Code;
 use crate::core::document::SourceDocument;
 use crate::core::event::read::{Reading, Side, read};
@@ -125,6 +125,30 @@ impl Sink for FakeBus {
                 }
             })
             .collect()
+    }
+}
+
+/// A clock that follows tokio's time, so that it moves with a paused runtime.
+#[derive(Debug)]
+struct RuntimeClock {
+    start: Timestamp,
+    since: tokio::time::Instant,
+}
+
+impl RuntimeClock {
+    /// Starts a clock at `start` that moves as `tokio::time` does.
+    fn starting_at(start: Timestamp) -> Arc<Self> {
+        Arc::new(Self {
+            start,
+            since: tokio::time::Instant::now(),
+        })
+    }
+}
+
+impl Clock for RuntimeClock {
+    fn now(&self) -> Timestamp {
+        let elapsed = i64::try_from(self.since.elapsed().as_millis()).unwrap_or(i64::MAX);
+        self.start.plus_millis(elapsed)
     }
 }
 
@@ -969,6 +993,41 @@ async fn unusable_document_stays_and_its_source_is_published() {
     world.up(&a);
     world.pass(21).await;
     assert_eq!(stored(&world, &a).record().stream_status.to_string(), "ONLINE");
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn newer_schema_stops_writes_and_changes_wait_until_it_fits() {
+    let mut world = World::new();
+    world.confirm_every = 10_000;
+    let world = world.start();
+    let (a, b) = (key(1), key(2));
+    world.up(&a);
+    assert!(world.drained(SOON).await);
+    let file = rusqlite::Connection::open(world.dir.path().join("watch.db")).unwrap();
+    let documents = || -> Vec<String> {
+        let mut rows = file.prepare("SELECT document FROM sources ORDER BY id").unwrap();
+        let rows = rows.query_map([], |row| row.get(0)).unwrap();
+        rows.collect::<rusqlite::Result<_>>().unwrap()
+    };
+    let known: i64 = file
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .unwrap();
+    let before = documents();
+    file.pragma_update(None, "user_version", 99).unwrap();
+    world.live(&a, "77");
+    world.up(&b);
+    world.pass(30).await;
+    assert!(world.running().stats.commits_failing.load(Ordering::Relaxed));
+    assert_eq!(documents(), before, "nothing is written into the newer file");
+    assert!(!world.bus.kinds(&a).contains(&StreamOnline));
+    file.pragma_update(None, "user_version", known).unwrap();
+    world.pass(61).await;
+    assert!(world.drained(SOON).await);
+    assert!(!world.running().stats.commits_failing.load(Ordering::Relaxed));
+    assert!(world.bus.kinds(&a).contains(&StreamOnline));
+    assert_eq!(stored(&world, &a).record().stream_status.to_string(), "ONLINE");
+    assert_eq!(documents().len(), 2);
     world.stop().await;
 }
 

@@ -24,6 +24,7 @@ impl<S: SourceStore> Flaky<S> {
             true => Err(StoreError::Unavailable {
                 location: self.inner.location(),
                 reason: "it is away".into(),
+                hint: None,
             }),
         }
     }
@@ -43,6 +44,14 @@ impl<S: SourceStore> SourceStore for Flaky<S> {
     async fn load_all(&self) -> Result<Vec<Stored>, StoreError> {
         self.check_up()?;
         self.inner.load_all().await
+    }
+
+    async fn raw(&self, document_id: &str) -> Result<Option<Versioned<String>>, StoreError> {
+        self.inner.raw(document_id).await
+    }
+
+    async fn remove(&self, document_id: &str, version: &Version) -> Result<(), StoreError> {
+        self.inner.remove(document_id, version).await
     }
 
     async fn save(&self, writes: &[Write]) -> Vec<Result<Version, StoreError>> {

@@ -14,7 +14,7 @@ use crate::core::event::chat::{self, ChatEvent};
 use crate::core::event::dead_letter::Unprocessable;
 use crate::core::event::fields::{storable, text};
 use crate::core::event::{EventKind, claims};
-use crate::core::evidence::Knowledge;
+use crate::core::evidence::{Knowledge, bounds};
 use crate::core::future::is_too_far_ahead;
 use crate::core::join::Join;
 use crate::core::json;
@@ -237,6 +237,7 @@ fn ours(
     }
     let mut knowledge: Knowledge = serde_json::from_value(Value::Object(parts))
         .map_err(|error| unreadable("evidence", error.to_string()))?;
+    bounds::apply(&mut knowledge.evidence);
     let refused = knowledge.drop_future(received);
     if refused && knowledge == Knowledge::default() {
         let reason =
