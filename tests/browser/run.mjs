@@ -283,8 +283,7 @@ try {
     await plain.context().close();
   });
 
-  await step("the forms of the login are accessible", async () => {
-    expectsFailures = true;
+  await step("the forms of the login are accessible, and a logout leads every page to one", async () => {
     await page.context().close();
     await stop();
     env.BITBRAT_WEB_TOKEN = "a-token-of-this-test";
@@ -296,6 +295,7 @@ try {
     await onEveryScreen([["login", "/login", 200], ["login, before a page", "/sources/twitch:777001", 401]], async (other, name, device, colorScheme) => {
       // Five wrong tokens a minute are answered, and then refused.
       if (name !== "login") return;
+      expectsFailures = true;
       await submit(other, "wrong");
       await accessible(other, `login, refused, ${colorScheme}, ${device}`);
     });
