@@ -12,6 +12,7 @@ use super::volume::{Meters, StoreStats};
 use super::{App, StoreAccess, clock_error, invites, listeners};
 use crate::bus::EventBus;
 use crate::config::{self, StoreTarget};
+use crate::core::number::count;
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::summary::SourceSummary;
 use crate::failure::{ExitCode, Failure};
@@ -164,6 +165,11 @@ async fn after_one_round(
         );
     }
     Ok(judge(app, summaries).worse(at_least))
+}
+
+/// Returns what the service manager shows as the state of the daemon.
+fn watching(sources: usize) -> String {
+    format!("watching {}", count(sources as u64, "source"))
 }
 
 async fn start(

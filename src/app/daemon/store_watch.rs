@@ -11,6 +11,7 @@ use tracing::{debug, error, info, warn};
 use super::Reason;
 use crate::app::volume::StoreStats;
 use crate::core::document::SourceDocument;
+use crate::core::number::count;
 use crate::core::source::{PlatformName, SourceKey};
 use crate::lifecycle::{Stop, Tasks};
 use crate::store::{SourceStore, StoreError, Unusable, Versioned};
@@ -48,7 +49,10 @@ pub(super) fn start(store: &Arc<dyn SourceStore>, stats: Option<StoreStats>, tas
     Arc::new(move || {
         let stats = stats.as_ref().map(|stats| stats());
         let refused = stats.filter(|stats| stats.urgent > 0 && stats.failing);
-        let unwritten = refused.map(|stats| format!("{} changes are not stored yet", stats.urgent));
+        let unwritten = refused.map(|stats| {
+            let verb = if stats.urgent == 1 { "is" } else { "are" };
+            format!("{} {verb} not stored yet", count(stats.urgent as u64, "change"))
+        });
         let problem = problem.lock().as_ref().map(ToString::to_string);
         problem.or(unwritten)
     })

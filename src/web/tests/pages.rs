@@ -6,8 +6,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::*;
+use crate::core::facet::Facet;
 use crate::core::observation::ErrorInfo;
 use crate::core::source::PlatformName;
+use crate::core::transition::Transition;
+use crate::store::HistoryEntry;
 
 const HTML: &str = "Accept: text/html,application/xhtml+xml\r\n";
 
@@ -137,6 +140,45 @@ async fn hostile_text_is_shown_as_text() {
 }
 
 #[tokio::test]
+async fn page_of_a_source_shows_ends_of_streams_as_proven() {
+    let (pages, unready) = web(None).await;
+    let found = pages.store.load(&key()).await.unwrap().unwrap();
+    let start = Timestamp::from_millis(START);
+    let entry = |minute: i64, to: &str, id: &str, rule: &str| {
+        let at = start.plus_secs(minute * 60);
+        let transition = Transition {
+            facet: Facet::Stream,
+            from: None,
+            to: Some(to.to_owned()),
+            at,
+            rule: rule.to_owned(),
+            stream_id: Some(id.to_owned()),
+            initial: false,
+        };
+        HistoryEntry::new(&key(), at, transition)
+    };
+    // No daemon ran, so that only a pushed end is exact.
+    let history = vec![
+        entry(-60, "ONLINE", "s1", "stream.seen-in-poll"),
+        entry(-50, "OFFLINE", "s1", "stream.pushed-end"),
+        entry(-40, "ONLINE", "s2", "stream.seen-in-poll"),
+        entry(-30, "OFFLINE", "s2", "stream.absent-from-poll"),
+    ];
+    let write = Write {
+        history,
+        ..Write::new(found.value, Some(found.version))
+    };
+    pages.store.save(&[write]).await.remove(0).unwrap();
+    let served = serve_pages((pages, unready), Limits::default()).await;
+    let (_, page) = html(&served, "/sources/twitch:900200").await;
+    let streams = page.split("id=\"sessions\"").nth(1).unwrap();
+    let streams = streams.split("</section>").next().unwrap();
+    assert_eq!(streams.matches("<tr>").count(), 3, "{streams}");
+    assert!(streams.contains(">between 2026-05-28 "), "{streams}");
+    assert!(streams.contains(">10m<"), "{streams}");
+}
+
+#[tokio::test]
 async fn page_of_a_hundred_rows_stays_small() {
     let names = ["PixelMeadow", "A name of usual length", "雪の庭"].map(str::to_owned);
     let served = serve_pages(pages_of(250, &names).await, Limits::default()).await;
@@ -218,11 +260,22 @@ async fn request_of_another_site_is_refused_on_every_path() {
 
 /// Opens a stream from an address of this machine, and returns what is received until `until` appears.
 async fn follow(served: &Served, path: &str, from: [u8; 4], until: &str) -> (TcpStream, String) {
+    follow_with(served, path, from, "", until).await
+}
+
+async fn follow_with(
+    served: &Served,
+    path: &str,
+    from: [u8; 4],
+    headers: &str,
+    until: &str,
+) -> (TcpStream, String) {
     let address: SocketAddr = served.base.strip_prefix("http://").unwrap().parse().unwrap();
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((std::net::Ipv4Addr::from(from), 0).into()).unwrap();
     let mut socket = socket.connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: text/event-stream\r\n\r\n");
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: text/event-stream\r\n{headers}\r\n");
     socket.write_all(request.as_bytes()).await.unwrap();
     let text = read_until(&mut socket, until).await;
     (socket, text)
@@ -315,6 +368,57 @@ async fn streams_are_limited_per_address_and_in_all() {
     assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
 }
 
+/// Sends a form, and returns the response with its head.
+async fn post(served: &Served, path: &str, headers: &str, body: &str) -> String {
+    let address = served.base.strip_prefix("http://").unwrap();
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\nOrigin: http://{address}\r\nConnection: close\r\n{headers}\
+         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+/// Returns the header with which a browser sends back the cookie of a response.
+fn cookie_of(answer: &str) -> String {
+    let mut lines = answer.lines();
+    let cookie = lines.find_map(|line| line.strip_prefix("set-cookie: ")).unwrap();
+    format!("Cookie: {}\r\n", cookie.split(';').next().unwrap())
+}
+
+#[tokio::test]
+async fn logout_ends_the_event_streams_of_its_login_only() {
+    let served = served(Some("s3cret-token")).await;
+    let log_in = async || cookie_of(&post(&served, "/login", "", "token=s3cret-token").await);
+    let (own, other) = (log_in().await, log_in().await);
+    let local = [127, 0, 0, 1];
+    let mut streams = Vec::new();
+    for (path, begun) in [
+        ("/live", "</tr>"),
+        ("/sources/twitch:900200/live", "id=\"evidence\""),
+        ("/sse", "sessionId="),
+    ] {
+        streams.push(follow_with(&served, path, local, &own, begun).await.0);
+    }
+    let (mut of_other, _) = follow_with(&served, "/live", local, &other, "</tr>").await;
+    let bearer = "Authorization: Bearer s3cret-token\r\n";
+    let (mut of_program, _) = follow_with(&served, "/live", local, bearer, "</tr>").await;
+    let answer = post(&served, "/logout", &own, "").await;
+    assert!(answer.starts_with("HTTP/1.1 303"), "{answer}");
+    for stream in &mut streams {
+        read_until(stream, "0\r\n\r\n").await;
+    }
+    assert_eq!(get(&served, "/api/v1/sources", &own).await.0, 401);
+    served.unready.lock().push("the store does not answer".into());
+    for stream in [&mut of_other, &mut of_program] {
+        read_until(stream, "not ready").await;
+    }
+}
+
 #[tokio::test]
 async fn person_logs_in_with_the_token_and_gets_a_cookie() {
     let served = served(Some("s3cret-token")).await;
@@ -324,19 +428,7 @@ async fn person_logs_in_with_the_token_and_gets_a_cookie() {
         form.contains("action=\"../login\"") && form.contains("type=\"password\""),
         "{form}"
     );
-    let post = async |body: &str| {
-        let address = served.base.strip_prefix("http://").unwrap();
-        let mut socket = TcpStream::connect(address).await.unwrap();
-        let head = format!(
-            "POST /login HTTP/1.1\r\nHost: {address}\r\nOrigin: http://{address}\r\nConnection: close\r\n\
-             Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        socket.write_all(head.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).await.unwrap();
-        answer
-    };
+    let post = async |body: &str| post(&served, "/login", "", body).await;
     let answer = post("token=s3cret-token&next=%2Fsources%2Ftwitch%3A900200").await;
     let lower = answer.to_lowercase();
     assert!(
@@ -351,7 +443,7 @@ async fn person_logs_in_with_the_token_and_gets_a_cookie() {
         cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict") && !cookie.contains("s3cret"),
         "{cookie}"
     );
-    let cookie = format!("Cookie: {}\r\n", cookie.split(';').next().unwrap());
+    let cookie = cookie_of(&answer);
     assert_eq!(
         get(&served, "/sources/twitch:900200", &format!("{HTML}{cookie}"))
             .await
