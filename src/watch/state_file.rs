@@ -29,10 +29,12 @@ use crate::store::sqlite::rows;
 use crate::store::{StoreError, Unusable, Version, Versioned, Write};
 
 mod alerts;
+mod deliveries;
 mod error;
 mod tables;
 
-pub use alerts::{AlertInput, AlertState, DeliveryState, Stopped, StoredDelivery};
+pub use alerts::{AlertInput, AlertState};
+pub use deliveries::{DeliveryState, FailedAttempt, ReceiverRecord, Stopped, StoredDelivery};
 pub use error::StateFileError;
 
 /// How long to wait for another process that writes the file.

@@ -52,6 +52,7 @@ pub(super) fn start(app: &App, engine: &Engine, expiries: &Expiries, tasks: &Tas
         let runner = HookRunner {
             state_file: Arc::clone(engine.state_file()),
             rule: rule.clone(),
+            clock: Arc::clone(&app.clock),
             wake: Arc::clone(&wake),
         };
         tasks.spawn(format!("hook-{}", rule.name), |stop| runner.run(stop));
