@@ -236,6 +236,34 @@ fn revocation_is_one_alert_and_one_recovery_despite_kills() {
 }
 
 #[test]
+fn alerts_are_replaced_by_a_reload() {
+    let sim = Sim::start();
+    let [before, after] = [(); 2].map(|()| FakeReceiver::start(Box::new(|_| (200, "", "ok"))));
+    let home = home(&sim, &before);
+    let (mut daemon, address) = watch(&home);
+    authorized(&address, "VALID");
+    let file = home.work().join("bitbrat.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace(&before.address, &after.address)).unwrap();
+    daemon.signal("-HUP");
+    daemon.says("The configuration was read again");
+    sim.order("/__sim/twitch/disconnect", &json!({"user_id": BOT}));
+    let accepted = after.accepts("alert.open", 1);
+    assert_eq!(accepted[0].json()["data"]["incident"]["subject"], "twitch/bot");
+    // Without any alert nothing is sent any more.
+    let (without, _) = text.split_once("[[alert]]").unwrap();
+    let sources = &text[text.find("[[source]]").unwrap()..];
+    std::fs::write(&file, format!("{without}{sources}")).unwrap();
+    daemon.signal("-HUP");
+    daemon.says("The configuration was read again");
+    log_in(&sim, &home);
+    authorized(&address, "VALID");
+    daemon.signal("-TERM");
+    assert_eq!(daemon.ends(), 0);
+    assert_eq!((before.all().len(), after.all().len()), (0, 1));
+}
+
+#[test]
 fn test_message_reports_what_the_receiver_answers() {
     let sim = Sim::start();
     let receiver = FakeReceiver::start(Box::new(|place| match place {
