@@ -11,6 +11,7 @@ use super::alerts::Alerts;
 use crate::app::App;
 use crate::config::Configuration;
 use crate::failure::{ExitCode, Failure};
+use crate::lifecycle::announce_status;
 use crate::watch::engine::Engine;
 
 /// How often the lookup of unresolved names is repeated.
@@ -81,6 +82,7 @@ pub(super) async fn follow(
                     alerts.replace(&app.settings.alerts);
                 }
                 *in_force.app.write() = app;
+                announce_status(&super::watching(engine.monitored.count()));
                 if asked {
                     info!(
                         sources = engine.monitored.count(),
