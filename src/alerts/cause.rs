@@ -10,7 +10,7 @@ use crate::core::observation::Identity;
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
 
-/// The fewest sources that make an outage of a platform, unless all of it fails.
+/// The fewest sources that begin an outage of a platform, unless all of it fails.
 const OUTAGE_SOURCES: usize = 5;
 
 /// How long before an account stops working this is reported.
@@ -43,6 +43,8 @@ pub struct Cause {
     pub class: String,
     /// The cause in words.
     pub detail: String,
+    /// The stream, of a cause that is one: its source and id.
+    pub stream: Option<String>,
     /// Since when.
     pub since: Timestamp,
     /// The affected sources with their display names.
@@ -72,53 +74,94 @@ pub struct Facts<'a> {
 /// Returns the causes of everything that is to be reported.
 pub fn causes(facts: &Facts<'_>) -> BTreeMap<CauseKey, Cause> {
     let mut causes = BTreeMap::new();
-    let mut down: BTreeMap<(PlatformName, &str), Vec<(Member<'_>, &Condition)>> = BTreeMap::new();
+    let mut down: BTreeMap<PlatformName, Vec<(Member<'_>, &Condition)>> = BTreeMap::new();
+    let mut failing: BTreeMap<PlatformName, usize> = BTreeMap::new();
     for (source, known) in facts.conditions {
         let conditions = &known.conditions;
         let member = (source, known.name.as_str());
+        if conditions
+            .iter()
+            .any(|condition| condition.kind == TriggerKind::SourceDown)
+        {
+            *failing.entry(source.platform()).or_default() += 1;
+        }
         for condition in conditions.iter().filter(|condition| !condition.first_sight) {
+            let key = match condition.kind {
+                // A stream that begins and ends again and again has another id each time.
+                TriggerKind::StreamOnline | TriggerKind::StreamOffline => {
+                    (condition.kind, source.to_string())
+                }
+                kind => (kind, condition.subject.clone()),
+            };
             if condition.kind != TriggerKind::SourceDown {
-                add(
-                    &mut causes,
-                    (condition.kind, condition.subject.clone()),
-                    member,
-                    condition,
-                    None,
-                );
+                add(&mut causes, key, member, condition, None);
                 continue;
             }
             let own = (TriggerKind::SourceDown, source.to_string());
             if condition.subject != own.1 && !facts.reported.contains(&own) {
                 let cause = cause_of_effect(conditions, &condition.subject);
-                add(
-                    &mut causes,
-                    (condition.kind, condition.subject.clone()),
-                    member,
-                    condition,
-                    cause,
-                );
+                add(&mut causes, key, member, condition, cause);
                 continue;
             }
-            let class = (source.platform(), condition.class.as_str());
-            down.entry(class).or_default().push((member, condition));
+            down.entry(source.platform())
+                .or_default()
+                .push((member, condition));
         }
     }
-    for ((platform, class), members) in down {
-        let outage = (TriggerKind::PlatformOutage, format!("{platform}/{class}"));
-        let all = facts.monitored.get(&platform).copied().unwrap_or(0);
-        let is_whole = members.len() > 1 && members.len() >= all;
-        let is_outage = is_whole || (members.len() >= OUTAGE_SOURCES && members.len() * 2 >= all);
-        let is_outage = is_outage || facts.reported.contains(&outage);
-        for (member, condition) in members {
-            let own = (TriggerKind::SourceDown, member.0.to_string());
-            let key = if is_outage && !facts.reported.contains(&own) {
-                outage.clone()
-            } else {
-                own
-            };
-            add(&mut causes, key, member, condition, None);
+    for (platform, members) in down {
+        let failing = failing.get(&platform).copied().unwrap_or(0);
+        add_down(&mut causes, facts, platform, &members, failing);
+    }
+    add_expiring(&mut causes, facts);
+    causes
+}
+
+/// Adds the causes of the sources of a platform that are down for no account: an outage, or each one's own. `failing` is the number
+/// of all that are down.
+fn add_down(
+    causes: &mut BTreeMap<CauseKey, Cause>,
+    facts: &Facts<'_>,
+    platform: PlatformName,
+    members: &[(Member<'_>, &Condition)],
+    failing: usize,
+) {
+    let mut classes: BTreeMap<&str, usize> = BTreeMap::new();
+    for (_, condition) in members {
+        *classes.entry(condition.class.as_str()).or_default() += 1;
+    }
+    let most = classes.iter().max_by_key(|(_, count)| **count);
+    let (class, count) = most.map_or(("", 0), |(class, count)| (*class, *count));
+    let all = facts.monitored.get(&platform).copied().unwrap_or(0);
+    let outage = (TriggerKind::PlatformOutage, platform.to_string());
+    let is_outage = if facts.reported.contains(&outage) {
+        // The platform answers again once most of its sources are connected, whatever the others fail with.
+        failing * 2 >= all
+    } else {
+        (count > 1 && count >= all) || (count >= OUTAGE_SOURCES && count * 2 >= all)
+    };
+    let rest = (TriggerKind::SourceDown, platform.to_string());
+    for (member, condition) in members {
+        let own = (TriggerKind::SourceDown, member.0.to_string());
+        let is_own = facts.reported.contains(&own);
+        let is_part = is_outage && (condition.class == class || facts.reported.contains(&outage));
+        let key = match () {
+            () if is_own => own,
+            () if is_part && !(condition.of_outage && facts.reported.contains(&rest)) => outage.clone(),
+            // What an outage has left is one cause, and not one for each source.
+            () if condition.of_outage => rest.clone(),
+            () => own,
+        };
+        let cause = add(causes, key, *member, condition, None);
+        if condition.class == class {
+            // What most of them fail with now.
+            cause.class.clone_from(&condition.class);
+            cause.detail.clone_from(&condition.detail);
         }
     }
+}
+
+/// Adds the accounts that stop working soon.
+fn add_expiring(causes: &mut BTreeMap<CauseKey, Cause>, facts: &Facts<'_>) {
     let lost: BTreeSet<&str> = facts.conditions.values().flat_map(lost_accounts).collect();
     for (identity, until) in facts.expiries {
         let left = until.millis_since(facts.now);
@@ -129,6 +172,7 @@ pub fn causes(facts: &Facts<'_>) -> BTreeMap<CauseKey, Cause> {
             let cause = Cause {
                 class: String::new(),
                 detail: format!("it works until {until}"),
+                stream: None,
                 since: until.plus_millis(-EXPIRING_MS),
                 sources: BTreeMap::new(),
                 effect_of: None,
@@ -136,7 +180,26 @@ pub fn causes(facts: &Facts<'_>) -> BTreeMap<CauseKey, Cause> {
             causes.insert(key, cause);
         }
     }
-    causes
+}
+
+/// Marks the conditions that a reported outage explains: what is left of them once it is over is reported together.
+pub fn mark_outages(
+    conditions: &mut Conditions,
+    causes: &BTreeMap<CauseKey, Cause>,
+    reported: &BTreeSet<CauseKey>,
+) {
+    let is_outage = |key: &CauseKey| key.0 == TriggerKind::PlatformOutage && reported.contains(key);
+    for (_, cause) in causes.iter().filter(|(key, _)| is_outage(key)) {
+        for source in cause.sources.keys() {
+            let known = conditions
+                .get_mut(source)
+                .into_iter()
+                .flat_map(|known| &mut known.conditions);
+            for condition in known.filter(|condition| condition.kind == TriggerKind::SourceDown) {
+                condition.of_outage = true;
+            }
+        }
+    }
 }
 
 /// Returns the accounts that do not work, as far as a source needs them.
@@ -164,22 +227,28 @@ fn cause_of_effect(conditions: &[Condition], account: &str) -> Option<CauseKey> 
     Some((cause.kind, cause.subject.clone()))
 }
 
-fn add(
-    causes: &mut BTreeMap<CauseKey, Cause>,
+fn add<'a>(
+    causes: &'a mut BTreeMap<CauseKey, Cause>,
     key: CauseKey,
     (source, name): Member<'_>,
     condition: &Condition,
     effect_of: Option<CauseKey>,
-) {
+) -> &'a mut Cause {
+    let is_stream = matches!(
+        condition.kind,
+        TriggerKind::StreamOnline | TriggerKind::StreamOffline
+    );
     let cause = causes.entry(key).or_insert_with(|| Cause {
         class: condition.class.clone(),
         detail: condition.detail.clone(),
+        stream: is_stream.then(|| condition.subject.clone()),
         since: condition.since,
         sources: BTreeMap::new(),
         effect_of,
     });
     cause.since = cause.since.min(condition.since);
     cause.sources.insert(source.clone(), name.to_owned());
+    cause
 }
 
 #[cfg(test)]
@@ -198,6 +267,7 @@ mod tests {
             detail: String::new(),
             since: at(0),
             first_sight: false,
+            of_outage: false,
             lost: Vec::new(),
         }
     }
@@ -230,23 +300,56 @@ mod tests {
         causes.map(|(key, cause)| (key, cause.sources.len())).collect()
     }
 
+    fn outage() -> CauseKey {
+        (TriggerKind::PlatformOutage, "twitch".to_owned())
+    }
+
     #[test]
     fn many_sources_with_one_error_are_one_outage() {
-        let outage = (TriggerKind::PlatformOutage, "twitch/http.503".to_owned());
-        assert_eq!(of(&down(1..501, "http.503"), 1000, &[]), [(outage.clone(), 500)]);
+        assert_eq!(of(&down(1..501, "http.503"), 1000, &[]), [(outage(), 500)]);
         assert_eq!(of(&down(1..500, "http.503"), 1000, &[]).len(), 499);
         assert_eq!(of(&down(1..5, "http.503"), 8, &[]).len(), 4);
         // All of a small platform fails, and one source is none.
-        assert_eq!(of(&down(1..4, "http.503"), 3, &[]), [(outage.clone(), 3)]);
+        assert_eq!(of(&down(1..4, "http.503"), 3, &[]), [(outage(), 3)]);
         let single = (TriggerKind::SourceDown, "twitch:1".to_owned());
         assert_eq!(of(&down(1..2, "http.503"), 1, &[]), [(single, 1)]);
-        // As it heals, the rest does not become a cause each.
-        let rest = of(&down(1..3, "http.503"), 1000, std::slice::from_ref(&outage));
-        assert_eq!(rest, [(outage.clone(), 2)]);
         // What was reported before the outage stays open.
         let own = (TriggerKind::SourceDown, "twitch:1".to_owned());
         let all = of(&down(1..501, "http.503"), 1000, std::slice::from_ref(&own));
-        assert_eq!(all, [(own, 1), (outage, 499)]);
+        assert_eq!(all, [(own, 1), (outage(), 499)]);
+    }
+
+    #[test]
+    fn outage_lasts_until_most_sources_are_connected() {
+        let reported = [outage()];
+        let mut conditions = down(1..501, "http.503");
+        // Another error does not end it, and is the one that is shown once most of them have it.
+        for condition in conditions
+            .values_mut()
+            .take(300)
+            .flat_map(|known| &mut known.conditions)
+        {
+            "network.timeout".clone_into(&mut condition.class);
+            "no answer".clone_into(&mut condition.detail);
+        }
+        let set = reported.iter().cloned().collect();
+        let facts = Facts {
+            conditions: &conditions,
+            monitored: &[(PlatformName::Twitch, 1000)].into(),
+            expiries: &BTreeMap::new(),
+            reported: &set,
+            now: at(10),
+        };
+        let found = causes(&facts);
+        let shown = |cause: &Cause| (cause.class.clone(), cause.detail.clone(), cause.sources.len());
+        let expected = ("network.timeout".to_owned(), "no answer".to_owned(), 500);
+        assert_eq!(found.values().map(shown).collect::<Vec<_>>(), [expected]);
+        mark_outages(&mut conditions, &found, &set);
+        // One more is connected: what is left is one cause, not 499.
+        conditions.pop_first();
+        let rest = (TriggerKind::SourceDown, "twitch".to_owned());
+        assert_eq!(of(&conditions, 1000, &reported), [(rest.clone(), 499)]);
+        assert_eq!(of(&conditions, 1000, &[]), [(rest, 499)]);
     }
 
     #[test]

@@ -41,6 +41,9 @@ pub struct Condition {
     /// Whether it was there when the source was first checked. Such conditions are never reported.
     #[serde(default)]
     pub first_sight: bool,
+    /// Whether a reported outage of its platform explains it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub of_outage: bool,
     /// The permissions that were lost.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lost: Vec<String>,
@@ -75,6 +78,7 @@ fn inherit(condition: &mut Condition, stored: &[Condition], was_up: bool, change
         |known: &&Condition| known.subject == condition.subject || condition.kind == TriggerKind::SourceDown;
     if let Some(known) = of_kind().find(is_same) {
         (condition.since, condition.first_sight) = (known.since, known.first_sight);
+        condition.of_outage = known.of_outage;
         return;
     }
     let mut of_facet = changes
@@ -105,7 +109,22 @@ fn condition(kind: TriggerKind, subject: String, since: Timestamp) -> Condition 
         detail: String::new(),
         since,
         first_sight: false,
+        of_outage: false,
         lost: Vec::new(),
+    }
+}
+
+/// Updates the error of a source that stays down: another one is no change of its status, so no event reports it.
+pub fn refresh(conditions: &mut [Condition], document: &SourceDocument) {
+    let mut down = conditions
+        .iter_mut()
+        .filter(|condition| condition.kind == TriggerKind::SourceDown);
+    let status = &document.verdict.status;
+    let is_proven =
+        !matches!(status.rule, CLOSED_BY_US | NOTHING_PROVEN) && status.value != Status::Connected;
+    if let (Some(condition), Some(error)) = (down.next(), document.cause().filter(|_| is_proven)) {
+        condition.class = error.code.to_string();
+        condition.detail = error.message;
     }
 }
 

@@ -1,4 +1,4 @@
-//! The task of one receiver: sends its messages in order, until each is accepted, rejected or too old.
+//! The task of one receiver: sends its messages until each is accepted, rejected or too old; those about one incident in order.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,15 +14,16 @@ use super::receivers::{ReceiverRequest, Reply, is_private_address, reply, reques
 use super::rule::{AlertRule, Receiver};
 use crate::blocking::blocking;
 use crate::clock::{Chance, Clock};
+use crate::core::time::Timestamp;
 use crate::fault::fault_point;
 use crate::http::{Http, HttpError, HttpOptions, proxy_of};
 use crate::lifecycle::Stop;
-use crate::watch::state_file::{StateFile, StateFileError, Stopped, StoredDelivery};
+use crate::watch::state_file::{FailedAttempt, StateFile, StateFileError, Stopped, StoredDelivery};
 
 /// How long to wait after the first, the second, … failed attempt; after the last one, the same again.
 const RETRIES: [u64; 6] = [5, 30, 120, 600, 1800, 3600];
-/// How long a message is worth sending.
-const EXPIRES: Duration = Duration::from_secs(24 * 3600);
+/// How long a message is worth sending (ms).
+const EXPIRES_MS: i64 = 24 * 3_600_000;
 /// The longest time that a receiver may ask for.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// How often the queue is checked without a notification.
@@ -46,6 +47,17 @@ pub struct Deliverer {
     pub chance: Chance,
     /// Notified when messages wait.
     pub wake: Arc<Notify>,
+}
+
+/// A message that is to be sent, and what is known for that.
+struct NextDelivery {
+    delivery: StoredDelivery,
+    /// The message of the receiver that it replaces.
+    remote_ref: Option<String>,
+    /// Whether the receiver accepts nothing until someone acts.
+    is_stopped: bool,
+    /// When it may be sent; `None` at once.
+    due: Option<Timestamp>,
 }
 
 /// Creates the client of a receiver. Names that lead into a private network are not resolved, unless that is allowed; a proxy
@@ -120,36 +132,52 @@ impl Deliverer {
         }
     }
 
-    /// Sends the oldest message if it is due. Returns how long to wait before the next turn.
-    async fn turn(&self, is_failing: &mut bool, stop: &Stop) -> Result<Duration, StateFileError> {
-        let now = self.clock.now();
+    /// Returns the message to send next.
+    async fn next(&self, now: Timestamp, expired: Timestamp) -> Result<Option<NextDelivery>, StateFileError> {
         let (file, name) = (Arc::clone(&self.state_file), self.rule.name.clone());
         let address = fingerprint(&self.rule.receiver);
-        let found = blocking(move || {
-            let stopped = file.stopped_receivers()?;
-            let is_stopped = stopped
-                .iter()
-                .any(|stopped| stopped.receiver == name && stopped.address == address);
-            let next = file.next_deliveries(&name, 1)?.pop();
-            let remote_ref = match &next {
-                Some(next) if next.kind != "open" => file.remote_ref(&next.incident)?,
-                _ => None,
+        // After a clock that was set back, dates may be far away.
+        let latest = now.plus(2 * LONGEST_WAIT);
+        blocking(move || {
+            let Some(delivery) = file.next_delivery(&name, now, latest, expired)? else {
+                return Ok(None);
             };
-            Ok::<_, StateFileError>((is_stopped, next, remote_ref))
-        });
-        let (is_stopped, next, remote_ref) = found.await?;
-        let Some(delivery) = next else { return Ok(IDLE) };
-        if now.since(delivery.created_at) >= EXPIRES {
+            let stopped = file.stopped_receivers()?;
+            let paused = file.receiver_records()?.remove(&name);
+            let dates = [Some(delivery.due), paused.and_then(|record| record.paused_until)];
+            Ok::<_, StateFileError>(Some(NextDelivery {
+                is_stopped: stopped
+                    .iter()
+                    .any(|stopped| stopped.receiver == name && stopped.address == address),
+                due: dates.into_iter().flatten().filter(|due| *due <= latest).max(),
+                remote_ref: match delivery.kind.as_str() {
+                    "open" => None,
+                    _ => file.remote_ref(&delivery)?,
+                },
+                delivery,
+            }))
+        })
+        .await
+    }
+
+    /// Sends the oldest message that is due. Returns how long to wait before the next turn.
+    async fn turn(&self, is_failing: &mut bool, stop: &Stop) -> Result<Duration, StateFileError> {
+        let now = self.clock.now();
+        let expired = now.plus_millis(-EXPIRES_MS);
+        let Some(next) = self.next(now, expired).await? else {
+            return Ok(IDLE);
+        };
+        let (delivery, remote_ref) = (next.delivery, next.remote_ref);
+        if delivery.created_at <= expired {
             self.drop_delivery(delivery, true, "not accepted for 24 hours".to_owned())
                 .await?;
             return Ok(Duration::ZERO);
         }
-        if is_stopped {
+        if next.is_stopped {
             return Ok(IDLE);
         }
-        // After a clock that was set back, a due date may be far away.
-        if delivery.due > now && delivery.due.since(now) <= 2 * LONGEST_WAIT {
-            return Ok(delivery.due.since(now).min(IDLE));
+        if let Some(due) = next.due.filter(|due| *due > now) {
+            return Ok(due.since(now).min(IDLE));
         }
         let Ok(message) = serde_json::from_str::<Message>(&delivery.message) else {
             self.drop_delivery(delivery, false, "it cannot be read".to_owned())
@@ -191,7 +219,8 @@ impl Deliverer {
                     );
                 }
                 let remote_ref = remote_ref.or(edited);
-                blocking(move || file.delivered(delivery.seq, remote_ref.as_deref())).await?;
+                let at = self.clock.now();
+                blocking(move || file.delivered(&delivery, remote_ref.as_deref(), Some(at))).await?;
                 Ok(Duration::ZERO)
             }
             Reply::Later { wait, reason } => {
@@ -201,11 +230,13 @@ impl Deliverer {
                         reason, "The receiver of the alert `{alert}` does not accept messages; they wait"
                     );
                 }
+                // Others may be accepted where one is not, but a receiver that accepts none gets one request at a time.
+                let pause = self.backoff(0, wait);
                 let wait = self.backoff(delivery.attempts, wait);
-                self.postpone(&delivery, wait, reason).await
+                self.postpone(delivery, wait, Some(pause), reason).await
             }
             Reply::Rejected { reason } if !plain => {
-                self.postpone(&delivery, Duration::ZERO, format!("{REJECTED}{reason}"))
+                self.postpone(delivery, Duration::ZERO, None, format!("{REJECTED}{reason}"))
                     .await
             }
             Reply::Rejected { reason } => {
@@ -213,29 +244,33 @@ impl Deliverer {
                 Ok(Duration::ZERO)
             }
             Reply::Gone => {
-                self.postpone(
-                    &delivery,
-                    self.backoff(delivery.attempts, None),
-                    "not found".to_owned(),
-                )
-                .await
+                let wait = self.backoff(delivery.attempts, None);
+                self.postpone(delivery, wait, None, "not found".to_owned()).await
             }
-            Reply::Stopped { reason } => {
-                error!(
-                    alert,
-                    reason,
-                    "The receiver of the alert `{alert}` does not accept messages until someone acts; correct its address, then run `bitbrat alert test {alert}`"
-                );
-                let stopped = Stopped {
-                    receiver: alert.clone(),
-                    address: fingerprint(&self.rule.receiver),
-                    at: self.clock.now(),
-                    reason,
-                };
-                blocking(move || file.stop_receiver(&stopped)).await?;
-                Ok(IDLE)
-            }
+            Reply::Stopped { reason } => self.stop_receiver(reason).await,
         }
+    }
+
+    /// Records that the receiver does not accept messages until someone acts.
+    async fn stop_receiver(&self, reason: String) -> Result<Duration, StateFileError> {
+        let (file, alert) = (Arc::clone(&self.state_file), &self.rule.name);
+        error!(
+            alert,
+            reason,
+            "The receiver of the alert `{alert}` does not accept messages until someone acts; correct its address, then run `bitbrat alert test {alert}`"
+        );
+        let stopped = Stopped {
+            receiver: alert.clone(),
+            address: fingerprint(&self.rule.receiver),
+            at: self.clock.now(),
+            reason,
+        };
+        blocking(move || {
+            file.record_attempt(&stopped.receiver, stopped.at, Some(&stopped.reason))?;
+            file.stop_receiver(&stopped)
+        })
+        .await?;
+        Ok(IDLE)
     }
 
     /// Returns the wait before the next attempt: what the receiver asks for, or else the schedule with a fifth of jitter.
@@ -253,16 +288,22 @@ impl Deliverer {
 
     async fn postpone(
         &self,
-        delivery: &StoredDelivery,
+        delivery: StoredDelivery,
         wait: Duration,
+        pause: Option<Duration>,
         reason: String,
     ) -> Result<Duration, StateFileError> {
-        let (file, seq, due) = (
-            Arc::clone(&self.state_file),
-            delivery.seq,
-            self.clock.now().plus(wait),
-        );
-        blocking(move || file.postpone_delivery(seq, due, &reason)).await?;
+        let (file, at) = (Arc::clone(&self.state_file), self.clock.now());
+        blocking(move || {
+            let failed = FailedAttempt {
+                at,
+                reason: &reason,
+                due: at.plus(wait),
+                paused_until: pause.map(|pause| at.plus(pause)),
+            };
+            file.postpone_delivery(&delivery, failed)
+        })
+        .await?;
         Ok(wait.min(IDLE))
     }
 
@@ -280,8 +321,12 @@ impl Deliverer {
             reason,
             "A message of the alert `{alert}` was not delivered and is dropped"
         );
-        let file = Arc::clone(&self.state_file);
-        blocking(move || file.drop_delivery(&delivery, whole, &reason)).await
+        let (file, at) = (Arc::clone(&self.state_file), self.clock.now());
+        blocking(move || {
+            file.record_attempt(&delivery.receiver, at, Some(&reason))?;
+            file.drop_delivery(&delivery, whole, &reason)
+        })
+        .await
     }
 }
 

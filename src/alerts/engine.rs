@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use super::step::{StepContext, step};
@@ -28,8 +28,8 @@ const EVENTS: u32 = 500;
 pub struct AlertEngine {
     /// Where events and the state of the rules are.
     pub state_file: Arc<StateFile>,
-    /// The rules.
-    pub settings: Arc<AlertSettings>,
+    /// The rules; a reload replaces them.
+    pub settings: watch::Receiver<Arc<AlertSettings>>,
     /// The time by which causes are dated.
     pub clock: Arc<dyn Clock>,
     /// Returns the number of monitored sources of each platform.
@@ -43,10 +43,17 @@ pub struct AlertEngine {
 impl AlertEngine {
     /// Runs until it is stopped. What has not been processed by then waits in the file.
     pub async fn run(self, stop: Stop) -> Result<(), StateFileError> {
+        let mut settings = self.settings.clone();
         let this = Arc::new(self);
         let mut next = Timestamp::EPOCH;
         let mut is_failing = false;
         loop {
+            if !settings.borrow_and_update().is_used() {
+                tokio::select! {
+                    Ok(()) = settings.changed() => continue,
+                    () = stop.requested() => return Ok(()),
+                }
+            }
             let own = Arc::clone(&this);
             match blocking(move || own.turn(next)).await {
                 Ok(due) => {
@@ -65,6 +72,9 @@ impl AlertEngine {
             if !stop.sleep(TICK).await {
                 return Ok(());
             }
+            if settings.has_changed().unwrap_or(false) {
+                next = Timestamp::EPOCH;
+            }
         }
     }
 
@@ -76,8 +86,9 @@ impl AlertEngine {
             return Ok(next);
         }
         let (monitored, expiries) = ((self.monitored)(), (self.expiries)());
+        let settings = Arc::clone(&self.settings.borrow());
         let cx = StepContext {
-            settings: &self.settings,
+            settings: &settings,
             monitored: &monitored,
             expiries: &expiries,
             now,

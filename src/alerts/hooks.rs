@@ -14,6 +14,7 @@ use super::rule::HookRule;
 use super::step::hook_receiver;
 use super::text::{Unit, clean, fit};
 use crate::blocking::blocking;
+use crate::clock::Clock;
 use crate::lifecycle::Stop;
 use crate::watch::state_file::{StateFile, StateFileError, StoredDelivery};
 
@@ -42,6 +43,8 @@ pub struct HookRunner {
     pub state_file: Arc<StateFile>,
     /// The hook.
     pub rule: HookRule,
+    /// The time of its runs.
+    pub clock: Arc<dyn Clock>,
     /// Notified when events wait.
     pub wake: Arc<Notify>,
 }
@@ -77,25 +80,36 @@ impl HookRunner {
             let waiting = file.next_deliveries(&name, at_most)?;
             // Before the run: a program that acts on the world must not do so twice because we were killed.
             for delivery in &waiting {
-                file.delivered(delivery.seq, None)?;
+                file.delivered(delivery, None, None)?;
             }
             Ok::<_, StateFileError>(waiting)
         });
         let waiting = waiting.await?;
         let runs = join_all(waiting.iter().map(|delivery| self.run_once(delivery)));
-        tokio::select! {
-            _ = runs => {}
-            () = stop.cut() => {}
+        let outcomes = tokio::select! {
+            outcomes = runs => outcomes,
+            () = stop.cut() => return Ok(true),
+        };
+        // Runs of one turn are concurrent: one that failed counts as the last.
+        let failure = outcomes
+            .iter()
+            .find_map(|outcome| outcome.as_ref().err().cloned());
+        if !outcomes.is_empty() {
+            let (file, name) = (Arc::clone(&self.state_file), hook_receiver(&self.rule.name));
+            let at = self.clock.now();
+            blocking(move || file.record_attempt(&name, at, failure.as_deref())).await?;
         }
         Ok(!waiting.is_empty())
     }
 
-    async fn run_once(&self, delivery: &StoredDelivery) {
+    async fn run_once(&self, delivery: &StoredDelivery) -> Result<(), String> {
         let hook = &self.rule.name;
-        match run(&self.rule, &delivery.kind, &delivery.message).await {
+        let outcome = run(&self.rule, &delivery.kind, &delivery.message).await;
+        match &outcome {
             Ok(()) => debug!(hook, trigger = delivery.kind, "Hook finished"),
             Err(reason) => warn!(hook, trigger = delivery.kind, reason, "The hook `{hook}` failed"),
         }
+        outcome
     }
 }
 

@@ -16,7 +16,7 @@ use crate::core::time::Timestamp;
 
 /// How many appearances within [`FLAP_WINDOW`] make a cause a flapping one, which is reported once.
 const FLAPS: usize = 4;
-/// The time in which appearances are counted, and for which a flapping cause must be over before its end is reported.
+/// The time in which appearances are counted, and for which a flapping cause must stay or be over before it is reported again.
 const FLAP_WINDOW: Duration = Duration::from_secs(30 * 60);
 /// How many affected sources an incident lists.
 const LISTED: usize = 1000;
@@ -68,6 +68,8 @@ pub struct Timing {
     pub hold: Duration,
     /// How long it must be over.
     pub recover_after: Duration,
+    /// Whether it may be reported as flapping.
+    pub is_damped: bool,
 }
 
 /// One cause as one alert reports it.
@@ -80,6 +82,9 @@ pub struct Incident {
     pub kind: TriggerKind,
     /// What it is about.
     pub subject: String,
+    /// The stream, of a cause that is one: its source and id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<String>,
     /// The error code, or the account status.
     pub class: String,
     /// The cause in words.
@@ -100,10 +105,16 @@ pub struct Incident {
     pub announced: bool,
     /// Whether it was reported as flapping.
     pub flapping: bool,
+    /// Whether it has been there for so long since it was reported as flapping that this is to be sent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub settled: bool,
     /// When the cause appeared, as far as it counts for flapping.
     pub appearances: Vec<Timestamp>,
     /// The affected sources since it opened, with their display names.
     pub sources: BTreeMap<SourceKey, String>,
+    /// Those of them that are still not connected although the outage of their platform is over.
+    #[serde(skip)]
+    pub remaining: BTreeMap<SourceKey, String>,
     /// Number of affected sources.
     pub affected: usize,
 }
@@ -115,6 +126,7 @@ impl Incident {
             alert: alert.to_owned(),
             kind: *kind,
             subject: subject.clone(),
+            stream: None,
             class: String::new(),
             detail: String::new(),
             phase: Phase::Idle,
@@ -125,8 +137,10 @@ impl Incident {
             closed_at: None,
             announced: false,
             flapping: false,
+            settled: false,
             appearances: Vec::new(),
             sources: BTreeMap::new(),
+            remaining: BTreeMap::new(),
             affected: 0,
         }
     }
@@ -152,8 +166,18 @@ impl Incident {
         muted: bool,
         now: Timestamp,
     ) -> Vec<MessageKind> {
+        let is_another = cause.is_some_and(|cause| self.stream.is_some() && self.stream != cause.stream);
+        if is_another && self.is_worth_another(timing, now) {
+            self.close(now);
+            self.present = false;
+            let messages = self.messages(timing, muted, now);
+            // The next step opens the other stream, so that its messages have ids of their own.
+            self.due = Some(now);
+            return messages;
+        }
         match (self.present, cause) {
             (false, Some(cause)) => self.appear(cause, timing, now),
+            (true, Some(cause)) if is_another => self.appear(cause, timing, now),
             (true, None) => self.disappear(timing, now),
             _ => {}
         }
@@ -161,7 +185,13 @@ impl Incident {
             self.describe(cause);
         }
         self.reach_deadlines(now);
-        self.messages(muted)
+        self.messages(timing, muted, now)
+    }
+
+    /// Whether a stream that follows another one is reported by itself, and not as a part of what was reported a moment ago.
+    fn is_worth_another(&self, timing: Timing, now: Timestamp) -> bool {
+        let is_old = |opened: Timestamp| now.since(opened) >= timing.recover_after;
+        self.phase == Phase::Open && !self.flapping && self.opened_at.is_some_and(is_old)
     }
 
     fn appear(&mut self, cause: &Cause, timing: Timing, now: Timestamp) {
@@ -176,7 +206,7 @@ impl Incident {
                 let held = self.since.plus(timing.hold);
                 self.due = Some(held.max(now.plus(self.kind.group_wait())));
             }
-            Phase::Open => self.due = None,
+            Phase::Open => self.due = self.flapping.then(|| now.plus(FLAP_WINDOW)),
         }
     }
 
@@ -193,13 +223,7 @@ impl Incident {
                 } else {
                     Duration::ZERO
                 };
-                // What ended as a moment, such as the end of a stream, has no recovery to wait for.
-                let wait = if self.kind.has_recovery() {
-                    timing.recover_after.max(stable)
-                } else {
-                    Duration::ZERO
-                };
-                self.due = Some(now.plus(wait));
+                self.due = Some(now.plus(timing.recover_after.max(stable)));
             }
         }
     }
@@ -207,6 +231,7 @@ impl Incident {
     fn describe(&mut self, cause: &Cause) {
         self.class.clone_from(&cause.class);
         self.detail.clone_from(&cause.detail);
+        self.stream.clone_from(&cause.stream);
         // Sources that have recovered were affected, too.
         let room = LISTED.saturating_sub(self.sources.len());
         let new = cause
@@ -233,37 +258,49 @@ impl Incident {
                 self.opened_at = Some(now);
                 self.closed_at = None;
             }
-            Phase::Open => {
-                self.phase = Phase::Idle;
-                self.closed_at = Some(now);
-                self.flapping = false;
-            }
+            Phase::Open if self.present => self.settle(now),
+            Phase::Open => self.close(now),
         }
     }
 
-    fn messages(&mut self, muted: bool) -> Vec<MessageKind> {
-        let mut messages = Vec::new();
+    /// A flapping cause has stayed for a whole window: it is there again, and what follows is counted anew.
+    fn settle(&mut self, now: Timestamp) {
+        self.flapping = false;
+        self.settled = true;
+        self.opened_at = Some(now);
+        self.since = self.appearances.last().copied().unwrap_or(self.since);
+        self.appearances.clear();
+    }
+
+    fn close(&mut self, now: Timestamp) {
+        self.phase = Phase::Idle;
+        self.closed_at = Some(now);
+        self.flapping = false;
+        self.settled = false;
+    }
+
+    fn messages(&mut self, timing: Timing, muted: bool, now: Timestamp) -> Vec<MessageKind> {
         if muted {
-            return messages;
+            return Vec::new();
         }
+        let flaps = timing.is_damped && !self.flapping && self.appearances.len() >= FLAPS;
         match self.phase {
-            Phase::Open if !self.announced => {
-                self.announced = true;
-                messages.push(MessageKind::Open);
+            Phase::Open if flaps => {
+                (self.announced, self.flapping, self.settled) = (true, true, false);
+                self.due = Some(now.plus(FLAP_WINDOW));
+                vec![MessageKind::Flapping]
+            }
+            Phase::Open if !self.announced || self.settled => {
+                (self.announced, self.settled) = (true, false);
+                vec![MessageKind::Open]
             }
             Phase::Idle | Phase::Pending if self.announced => {
                 self.announced = false;
-                if self.kind.has_recovery() {
-                    messages.push(MessageKind::Close);
-                }
+                let has_recovery = self.kind.has_recovery();
+                has_recovery.then_some(MessageKind::Close).into_iter().collect()
             }
-            Phase::Idle | Phase::Pending | Phase::Open => {}
+            Phase::Idle | Phase::Pending | Phase::Open => Vec::new(),
         }
-        if self.phase == Phase::Open && !self.flapping && self.appearances.len() >= FLAPS {
-            self.flapping = true;
-            messages.push(MessageKind::Flapping);
-        }
-        messages
     }
 
     fn forget(&mut self, now: Timestamp) {
@@ -278,170 +315,4 @@ impl Incident {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const TIMING: Timing = Timing {
-        hold: Duration::ZERO,
-        recover_after: Duration::from_secs(60),
-    };
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_millis(1_780_000_000_000).plus_secs(second)
-    }
-
-    fn cause(since: i64) -> Cause {
-        Cause {
-            class: String::new(),
-            detail: String::new(),
-            since: at(since),
-            sources: [("twitch:1".parse().unwrap(), String::new())].into(),
-            effect_of: None,
-        }
-    }
-
-    fn down() -> Incident {
-        Incident::new("ops", &(TriggerKind::SourceDown, "twitch:1".to_owned()))
-    }
-
-    /// Advances to each second with a cause or none, and returns the messages with their seconds. The state is written and read
-    /// between all steps, as with a restart.
-    fn run(timing: Timing, steps: &[(i64, bool)]) -> Vec<(i64, MessageKind)> {
-        let mut incident = down();
-        let mut since = 0;
-        let mut sent = Vec::new();
-        for (second, present) in steps {
-            if *present && !incident.present {
-                since = *second;
-            }
-            let cause = present.then(|| cause(since));
-            let messages = incident.advance(cause.as_ref(), timing, false, at(*second));
-            sent.extend(messages.into_iter().map(|kind| (*second, kind)));
-            let stored = serde_json::to_string(&incident).unwrap();
-            incident = serde_json::from_str(&stored).unwrap();
-        }
-        sent
-    }
-
-    /// Every second up to `end`; there is a cause in the given spans.
-    fn seconds(end: i64, spans: &[std::ops::Range<i64>]) -> Vec<(i64, bool)> {
-        (0..end)
-            .map(|second| (second, spans.iter().any(|span| span.contains(&second))))
-            .collect()
-    }
-
-    #[test]
-    fn cause_that_lasts_is_opened_and_closed_once() {
-        use MessageKind::{Close, Open};
-        let hold = Timing {
-            hold: Duration::from_secs(120),
-            ..TIMING
-        };
-        let one = |span: std::ops::Range<i64>| Vec::from([span]);
-        for (timing, spans, expected) in [
-            (TIMING, one(10..100), vec![(40, Open), (160, Close)]),
-            // Over within the wait for others: nothing was sent.
-            (TIMING, one(10..39), vec![]),
-            (hold, one(10..129), vec![]),
-            (hold, one(10..131), vec![(130, Open), (191, Close)]),
-            // A gap below `recover_after` is none.
-            (TIMING, vec![10..100, 150..300], vec![(40, Open), (360, Close)]),
-        ] {
-            assert_eq!(run(timing, &seconds(1000, &spans)), expected, "{spans:?}");
-        }
-    }
-
-    #[test]
-    fn what_lasted_while_no_daemon_ran_is_opened_after_the_group_wait() {
-        let hold = Timing {
-            hold: Duration::from_secs(120),
-            ..TIMING
-        };
-        let mut incident = down();
-        assert!(
-            incident
-                .advance(Some(&cause(-600)), hold, false, at(0))
-                .is_empty()
-        );
-        assert!(
-            incident
-                .advance(Some(&cause(-600)), hold, false, at(29))
-                .is_empty()
-        );
-        let sent = incident.advance(Some(&cause(-600)), hold, false, at(30));
-        assert_eq!(sent, [MessageKind::Open]);
-    }
-
-    #[test]
-    fn twenty_flips_in_ten_minutes_are_three_messages() {
-        use MessageKind::{Close, Flapping, Open};
-        for period in [30, 20, 60] {
-            let spans: Vec<_> = (0..20)
-                .map(|flip| flip * period..flip * period + period - 10)
-                .collect();
-            let sent = run(TIMING, &seconds(4000, &spans));
-            let kinds: Vec<_> = sent.iter().map(|(_, kind)| *kind).collect();
-            assert!(kinds.len() <= 3, "{period}: {sent:?}");
-            if period == 60 {
-                assert_eq!(kinds, [Open, Flapping, Close]);
-            }
-        }
-    }
-
-    #[test]
-    fn end_of_a_mute_sends_only_what_differs() {
-        let mut incident = down();
-        let (present, open) = (cause(0), MessageKind::Open);
-        let mut step =
-            |present: Option<&Cause>, muted, second| incident.advance(present, TIMING, muted, at(second));
-        step(Some(&present), true, 0);
-        assert!(step(Some(&present), true, 60).is_empty());
-        assert_eq!(step(Some(&present), false, 90), [open]);
-        assert!(step(Some(&present), true, 100).is_empty());
-        assert!(step(Some(&present), false, 110).is_empty());
-        assert!(step(None, true, 120).is_empty());
-        assert!(step(None, true, 300).is_empty());
-        assert_eq!(step(None, false, 310), [MessageKind::Close]);
-    }
-
-    #[test]
-    fn message_ids_follow_from_the_opening() {
-        let mut incident = down();
-        incident.opened_at = Some(at(1));
-        let id = incident.message_id(MessageKind::Open);
-        assert_eq!(id, incident.clone().message_id(MessageKind::Open));
-        assert_ne!(id, incident.message_id(MessageKind::Close));
-        incident.opened_at = Some(at(2));
-        assert_ne!(id, incident.message_id(MessageKind::Open));
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(24))]
-
-        #[test]
-        fn opens_and_closes_alternate_and_end_in_the_truth(
-            spans in proptest::collection::vec((1_i64..200, 1_i64..200), 0..12),
-            hold in 0_u64..100,
-        ) {
-            let mut second = 0;
-            let mut present = Vec::new();
-            for (gap, length) in &spans {
-                present.push(second + gap..second + gap + length);
-                second += gap + length;
-            }
-            let timing = Timing { hold: Duration::from_secs(hold), ..TIMING };
-            let sent = run(timing, &seconds(second + 2500, &present));
-            let mut open = false;
-            for (_, kind) in &sent {
-                match kind {
-                    MessageKind::Open => prop_assert!(!std::mem::replace(&mut open, true)),
-                    MessageKind::Close => prop_assert!(std::mem::replace(&mut open, false)),
-                    MessageKind::Flapping | MessageKind::Test => prop_assert!(open),
-                }
-            }
-            prop_assert!(!open);
-        }
-    }
-}
+mod tests;

@@ -1,5 +1,6 @@
 //! What a message says, before a receiver gives it its form.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,9 @@ pub struct Message {
     pub sources: Vec<Affected>,
     /// Number of affected sources.
     pub affected: usize,
+    /// The first of those that are still not connected although the outage of their platform is over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remaining: Vec<Affected>,
     /// When the incident began to be reported.
     pub opened_at: Option<Timestamp>,
     /// When it was over.
@@ -74,29 +78,38 @@ pub struct Message {
 impl Message {
     /// Builds the message of an incident.
     pub fn of(incident: &Incident, kind: MessageKind, template: Option<&str>, now: Timestamp) -> Self {
-        let sources = incident.sources.iter().take(LISTED).map(|(key, name)| Affected {
-            key: key.clone(),
-            name: clean(name),
-        });
+        let listed = |sources: &BTreeMap<SourceKey, String>| -> Vec<Affected> {
+            let sources = sources.iter().take(LISTED).map(|(key, name)| Affected {
+                key: key.clone(),
+                name: clean(name),
+            });
+            sources.collect()
+        };
+        let is_over = kind == MessageKind::Close;
         let mut message = Self {
             id: incident.message_id(kind),
             kind,
             alert: incident.alert.clone(),
             incident: incident.key(),
             trigger: Some(incident.kind),
-            subject: incident.subject.clone(),
+            subject: incident.stream.as_ref().unwrap_or(&incident.subject).clone(),
             class: incident.class.clone(),
             title: String::new(),
             text: String::new(),
             templated: None,
-            sources: sources.collect(),
+            sources: listed(&incident.sources),
             affected: incident.affected,
+            remaining: if is_over {
+                listed(&incident.remaining)
+            } else {
+                Vec::new()
+            },
             opened_at: incident.opened_at,
-            closed_at: incident.closed_at.filter(|_| kind == MessageKind::Close),
+            closed_at: incident.closed_at.filter(|_| is_over),
             at: now,
-            command: command(incident).filter(|_| kind != MessageKind::Close),
+            command: command(incident).filter(|_| !is_over),
         };
-        message.title = message.titled(incident.kind);
+        message.title = message.titled(incident);
         message.text = message.body(incident);
         message.templated = template.map(|template| message.fill(template, incident.since));
         message
@@ -117,6 +130,7 @@ impl Message {
             templated: None,
             sources: Vec::new(),
             affected: 0,
+            remaining: Vec::new(),
             opened_at: None,
             closed_at: None,
             at: now,
@@ -124,7 +138,7 @@ impl Message {
         }
     }
 
-    fn titled(&self, kind: TriggerKind) -> String {
+    fn titled(&self, incident: &Incident) -> String {
         let subject = &self.subject;
         let one = || match self.sources.first() {
             Some(source) if self.affected == 1 && !source.name.is_empty() => source.name.clone(),
@@ -132,7 +146,7 @@ impl Message {
             _ => format!("{} sources", self.affected),
         };
         let is_over = self.kind == MessageKind::Close;
-        let title = match kind {
+        let title = match incident.kind {
             TriggerKind::AuthRevoked | TriggerKind::AuthExpired if is_over => {
                 format!("{subject} is authorized again")
             }
@@ -146,6 +160,12 @@ impl Message {
             TriggerKind::SourceDown => format!("Not connected: {}", one()),
             TriggerKind::PermissionLost if is_over => format!("Permissions are back: {}", one()),
             TriggerKind::PermissionLost => format!("Permissions were lost: {}", one()),
+            TriggerKind::PlatformOutage if is_over && !incident.remaining.is_empty() => format!(
+                "{} of {} affected sources of {} work again",
+                self.affected.saturating_sub(incident.remaining.len()),
+                self.affected,
+                self.platform()
+            ),
             TriggerKind::PlatformOutage if is_over => format!("{} of {} work again", one(), self.platform()),
             TriggerKind::PlatformOutage => format!("{} of {} are not connected", one(), self.platform()),
             TriggerKind::StreamOnline if is_over => format!("{} was live", one()),
@@ -153,11 +173,24 @@ impl Message {
             TriggerKind::StreamOffline => format!("{} is offline", one()),
         };
         match self.kind {
+            MessageKind::Flapping if self.stream_changes() => {
+                format!(
+                    "{} goes live and offline again and again; the next message follows when that has stopped",
+                    one()
+                )
+            }
             MessageKind::Flapping => {
                 format!("{title} (again and again; the next message follows when it is stable)")
             }
             MessageKind::Open | MessageKind::Close | MessageKind::Test => title,
         }
+    }
+
+    fn stream_changes(&self) -> bool {
+        matches!(
+            self.trigger,
+            Some(TriggerKind::StreamOnline | TriggerKind::StreamOffline)
+        )
     }
 
     fn platform(&self) -> &str {
@@ -171,7 +204,11 @@ impl Message {
             lines.push(detail);
         }
         if self.affected > 1 || (self.affected == 1 && incident.kind < TriggerKind::SourceDown) {
-            lines.push(format!("Affected: {}", self.named()));
+            lines.push(format!("Affected: {}", named(&self.sources, self.affected)));
+        }
+        if !self.remaining.is_empty() {
+            let remaining = named(&self.remaining, incident.remaining.len());
+            lines.push(format!("Still not connected: {remaining}"));
         }
         match (self.kind, incident.closed_at) {
             (MessageKind::Close, Some(closed)) => lines.push(format!("From {} to {closed}", incident.since)),
@@ -179,24 +216,6 @@ impl Message {
         }
         lines.extend(self.command.as_ref().map(|command| format!("Next: {command}")));
         lines.join("\n")
-    }
-
-    /// Returns the first affected sources and the number of the others.
-    fn named(&self) -> String {
-        let names = self
-            .sources
-            .iter()
-            .take(NAMED)
-            .map(|source| match source.name.as_str() {
-                "" => source.key.to_string(),
-                name => format!("{name} ({})", source.key),
-            });
-        let mut text = names.collect::<Vec<_>>().join(", ");
-        let more = self.affected.saturating_sub(self.sources.len().min(NAMED));
-        if more > 0 {
-            let _ = write!(text, ", …and {more} more");
-        }
-        text
     }
 
     fn fill(&self, template: &str, since: Timestamp) -> String {
@@ -209,7 +228,7 @@ impl Message {
             ("count", self.affected.to_string()),
             ("since", since.to_string()),
             ("subject", self.subject.clone()),
-            ("sources", self.named()),
+            ("sources", named(&self.sources, self.affected)),
             ("title", self.title.clone()),
             ("text", self.text.clone()),
         ] {
@@ -217,6 +236,23 @@ impl Message {
         }
         text
     }
+}
+
+/// Returns the first of `all` sources and the number of the others.
+fn named(sources: &[Affected], all: usize) -> String {
+    let names = sources
+        .iter()
+        .take(NAMED)
+        .map(|source| match source.name.as_str() {
+            "" => source.key.to_string(),
+            name => format!("{name} ({})", source.key),
+        });
+    let mut text = names.collect::<Vec<_>>().join(", ");
+    let more = all.saturating_sub(sources.len().min(NAMED));
+    if more > 0 {
+        let _ = write!(text, ", …and {more} more");
+    }
+    text
 }
 
 /// Returns the command that fixes the cause of an incident, or shows more.
@@ -229,10 +265,10 @@ fn command(incident: &Incident) -> Option<String> {
         TriggerKind::SourceDown | TriggerKind::PermissionLost if is_account => {
             Some(crate::tokens::login_command(&incident.subject))
         }
-        TriggerKind::SourceDown | TriggerKind::PermissionLost => {
+        TriggerKind::SourceDown | TriggerKind::PermissionLost if incident.subject.contains(':') => {
             Some(format!("bitbrat describe {}", incident.subject))
         }
-        TriggerKind::PlatformOutage => {
+        TriggerKind::SourceDown | TriggerKind::PermissionLost | TriggerKind::PlatformOutage => {
             let platform = incident.subject.split('/').next()?;
             Some(format!("bitbrat doctor {platform}"))
         }

@@ -2,11 +2,12 @@
 //! transaction.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde_json::json;
 use uuid::Uuid;
 
-use super::cause::{Cause, CauseKey, Conditions, Facts, Known, causes};
+use super::cause::{Cause, CauseKey, Conditions, Facts, Known, causes, mark_outages};
 use super::condition;
 use super::incident::{Incident, MessageKind, Phase, Timing};
 use super::message::Message;
@@ -77,6 +78,7 @@ pub fn step(state: &mut AlertState, inputs: &[AlertInput], cx: &StepContext<'_>)
         reported: &reported,
         now: cx.now,
     });
+    mark_outages(&mut state.conditions, &causes, &reported);
     let names: BTreeSet<&str> = cx
         .settings
         .alerts
@@ -97,18 +99,22 @@ pub fn step(state: &mut AlertState, inputs: &[AlertInput], cx: &StepContext<'_>)
 fn update_conditions(conditions: &mut Conditions, inputs: &[AlertInput], now: Timestamp) {
     let mut changed: BTreeMap<&SourceKey, (Vec<Transition>, &SourceDocument)> = BTreeMap::new();
     for input in inputs {
-        if let Some(document) = &input.document {
-            let (changes, newest) = changed
-                .entry(&document.key)
-                .or_insert_with(|| (Vec::new(), document));
-            *newest = document;
-            changes.extend(
-                input
-                    .event
-                    .iter()
-                    .flat_map(|event| event.transitions.iter().cloned()),
-            );
+        let Some(document) = &input.document else { continue };
+        let known = conditions.get_mut(&document.key);
+        if let (None, Some(known)) = (&input.event, known.filter(|known| !known.closed_while_up)) {
+            condition::refresh(&mut known.conditions, document);
+            continue;
         }
+        let (changes, newest) = changed
+            .entry(&document.key)
+            .or_insert_with(|| (Vec::new(), document));
+        *newest = document;
+        changes.extend(
+            input
+                .event
+                .iter()
+                .flat_map(|event| event.transitions.iter().cloned()),
+        );
     }
     for (source, (changes, document)) in changed {
         let stored = conditions.remove(source).unwrap_or_default();
@@ -149,7 +155,11 @@ fn advance(
     cx: &StepContext<'_>,
 ) -> Vec<NewDelivery> {
     let mut present: BTreeMap<String, Cause> = BTreeMap::new();
+    let unsettled = unsettled_streams(alert, state);
     for (key, cause) in causes {
+        if key.0 == TriggerKind::StreamOffline && unsettled.contains(&key.1) {
+            continue;
+        }
         if let Some(cause) = relevant(alert, key, cause, &state.conditions) {
             let incident = Incident::new(&alert.name, key);
             let name = incident.key();
@@ -164,10 +174,7 @@ fn advance(
         .filter(|(_, incident)| incident.alert == alert.name);
     for (key, incident) in own {
         let incident_kind = incident.kind;
-        let timing = Timing {
-            hold: alert.hold(incident.kind).unwrap_or_default(),
-            recover_after: alert.recover_after,
-        };
+        let timing = timing(alert, incident_kind);
         let cause = present.get(key);
         if let Some(cause) = cause.filter(|_| incident.sources.is_empty()) {
             // A mute is compared with the sources of the incident.
@@ -183,6 +190,9 @@ fn advance(
         let is_repeated = |kind: &MessageKind| is_reported_by_its_end(alert, incident_kind, *kind);
         let kinds = incident.advance(cause, timing, muted, cx.now).into_iter();
         for kind in kinds.filter(|kind| !is_repeated(kind)) {
+            if incident_kind == TriggerKind::PlatformOutage {
+                incident.remaining = still_down(&incident.sources, &state.conditions);
+            }
             let message = Message::of(incident, kind, alert.template.as_deref(), cx.now);
             deliveries.push(NewDelivery {
                 id: message.id.clone(),
@@ -194,6 +204,45 @@ fn advance(
         }
     }
     deliveries
+}
+
+fn timing(alert: &AlertRule, kind: TriggerKind) -> Timing {
+    let timing = Timing {
+        hold: alert.hold(kind).unwrap_or_default(),
+        recover_after: alert.recover_after,
+        is_damped: true,
+    };
+    // It is the end of "is live", which an interruption of that length does not end; and what reports both is damped as one.
+    if kind == TriggerKind::StreamOffline && alert.hold(TriggerKind::StreamOnline).is_some() {
+        return Timing {
+            hold: timing.hold.max(alert.recover_after),
+            recover_after: Duration::ZERO,
+            is_damped: false,
+        };
+    }
+    timing
+}
+
+/// Returns the sources of which an alert has reported that their streams begin and end again and again.
+fn unsettled_streams(alert: &AlertRule, state: &AlertState) -> BTreeSet<String> {
+    let own = state.incidents.values().filter(|incident| {
+        incident.alert == alert.name && incident.kind == TriggerKind::StreamOnline && incident.flapping
+    });
+    own.map(|incident| incident.subject.clone()).collect()
+}
+
+/// Returns those of the sources that are down, for whatever reason.
+fn still_down(sources: &BTreeMap<SourceKey, String>, conditions: &Conditions) -> BTreeMap<SourceKey, String> {
+    let is_down = |source: &SourceKey| {
+        let mut known = conditions
+            .get(source)
+            .into_iter()
+            .flat_map(|known| &known.conditions);
+        known.any(|condition| condition.kind == TriggerKind::SourceDown)
+    };
+    let down = sources.iter().filter(|(source, _)| is_down(source));
+    down.map(|(source, name)| (source.clone(), name.clone()))
+        .collect()
 }
 
 /// Whether the end of a stream is a message of its own, so that "was live" would report it twice.

@@ -109,11 +109,16 @@ impl World {
             let stored = serde_json::to_string(&self.state.conditions).unwrap();
             self.state.conditions = serde_json::from_str(&stored).unwrap();
             let mut inputs = std::mem::take(&mut self.inputs);
+            let is_calm = inputs.is_empty();
+            let is_down = |known: &super::cause::Known| {
+                let mut kinds = known.conditions.iter().map(|condition| condition.kind);
+                kinds.any(|kind| kind == TriggerKind::SourceDown)
+            };
             let closed = self
                 .state
                 .conditions
                 .iter()
-                .filter(|(_, known)| known.closed_while_up);
+                .filter(|(_, known)| known.closed_while_up || (is_calm && is_down(known)));
             inputs.extend(closed.map(|(source, _)| AlertInput {
                 event: None,
                 document: self.documents.get(source).cloned(),
@@ -301,6 +306,181 @@ fn stream_is_one_message_that_its_end_updates() {
         (Close, TriggerKind::StreamOnline, 1),
     ];
     assert_eq!(world.sent(), expected);
+}
+
+/// Observes streams that each last half of `period` seconds, with an id of their own unless `same`, and what follows.
+fn changing_streams(on: &[&str], period: i64, same: bool) -> World {
+    let mut world = World::new(9);
+    world.settings.alerts = vec![alert("live", on)];
+    world.observe(1, Fact::StreamAbsent);
+    world.observe(2, Fact::StreamAbsent);
+    world.pass(1);
+    for number in 1..=20 {
+        let id = if same { "7".to_owned() } else { number.to_string() };
+        for live in [true, false] {
+            let (stream_id, started_at) = (Some(id.clone()), None);
+            world.observe(
+                1,
+                Fact::StreamPush {
+                    live,
+                    stream_id,
+                    started_at,
+                },
+            );
+            world.pass(period / 2);
+        }
+    }
+    world.pass(2 * 3600);
+    world
+}
+
+#[test]
+fn streams_that_come_and_go_are_three_messages() {
+    use MessageKind::Flapping;
+    use TriggerKind::{StreamOffline, StreamOnline};
+    for (on, period, expected) in [
+        (
+            &["stream.online"][..],
+            6,
+            vec![
+                (Open, StreamOnline),
+                (Flapping, StreamOnline),
+                (Close, StreamOnline),
+            ],
+        ),
+        (
+            &["stream.offline"][..],
+            6,
+            vec![
+                (Open, StreamOffline),
+                (Flapping, StreamOffline),
+                (Open, StreamOffline),
+            ],
+        ),
+        (
+            &["stream.online", "stream.offline"][..],
+            6,
+            vec![
+                (Open, StreamOnline),
+                (Flapping, StreamOnline),
+                (Open, StreamOffline),
+            ],
+        ),
+        (
+            &["stream.online", "stream.offline"][..],
+            240,
+            vec![
+                (Open, StreamOnline),
+                (Open, StreamOffline),
+                (Open, StreamOnline),
+                (Open, StreamOffline),
+                (Open, StreamOnline),
+                (Open, StreamOffline),
+                (Flapping, StreamOnline),
+                (Open, StreamOffline),
+            ],
+        ),
+    ] {
+        for same in [true, false] {
+            let sent: Vec<_> = changing_streams(on, period, same)
+                .sent()
+                .into_iter()
+                .map(|sent| (sent.0, sent.1))
+                .collect();
+            assert_eq!(sent, expected, "{on:?} {period} {same}");
+        }
+    }
+    let world = changing_streams(&["stream.online"], 6, false);
+    assert!(
+        world.sent[1].title.contains("live and offline again and again"),
+        "{}",
+        world.sent[1].title
+    );
+}
+
+#[test]
+fn stream_that_replaces_another_after_hours_is_reported() {
+    let mut world = World::new(9);
+    world.settings.alerts = vec![alert("live", &["stream.online"])];
+    let push = |live, id: &str| Fact::StreamPush {
+        live,
+        stream_id: Some(id.to_owned()),
+        started_at: None,
+    };
+    world.observe(1, Fact::StreamAbsent);
+    world.pass(1);
+    world.observe(1, push(true, "7"));
+    world.pass(7200);
+    // Without an end in between, and with one a few seconds before.
+    world.observe(1, push(true, "8"));
+    world.pass(7200);
+    world.observe(1, push(false, "8"));
+    world.pass(5);
+    world.observe(1, push(true, "9"));
+    world.pass(5);
+    let subjects: Vec<_> = world
+        .sent
+        .iter()
+        .map(|sent| (sent.kind, sent.subject.as_str()))
+        .collect();
+    let expected = [
+        (Open, "twitch:1/7"),
+        (Close, "twitch:1/7"),
+        (Open, "twitch:1/8"),
+        (Close, "twitch:1/8"),
+        (Open, "twitch:1/9"),
+    ];
+    assert_eq!(subjects, expected);
+    let ids: std::collections::BTreeSet<_> = world.sent.iter().map(|sent| &sent.id).collect();
+    assert_eq!(ids.len(), 5);
+}
+
+#[test]
+fn outage_closes_when_the_platform_answers_again() {
+    let mut world = World::new(12);
+    for number in 1..=12 {
+        world.observe(number, up());
+    }
+    world.pass(2);
+    for number in 1..=12 {
+        world.observe(number, down(Code::Http(503)));
+    }
+    world.pass(60);
+    assert_eq!(world.sent(), [(Open, TriggerKind::PlatformOutage, 12)]);
+    // The error changes, without a change of any status.
+    for number in 1..=12 {
+        world.observe(number, down(Code::NetworkTimeout));
+    }
+    world.pass(60);
+    let open = world.state.incidents.values().next().unwrap();
+    assert_eq!(
+        (open.phase, open.class.as_str()),
+        (super::incident::Phase::Open, "network.timeout")
+    );
+    for number in 1..=10 {
+        world.observe(number, up());
+    }
+    world.pass(100);
+    let expected = [
+        (Open, TriggerKind::PlatformOutage, 12),
+        (Open, TriggerKind::SourceDown, 2),
+        (Close, TriggerKind::PlatformOutage, 12),
+    ];
+    assert_eq!(world.sent(), expected);
+    let close = &world.sent[2];
+    assert_eq!(close.title, "10 of 12 affected sources of twitch work again");
+    assert!(
+        close.text.contains("Still not connected: twitch:11, twitch:12"),
+        "{}",
+        close.text
+    );
+    assert_eq!(close.remaining.len(), 2);
+    for number in 11..=12 {
+        world.observe(number, up());
+    }
+    world.pass(100);
+    assert_eq!(world.sent()[3], (Close, TriggerKind::SourceDown, 2));
+    assert_eq!(world.sent.len(), 4);
 }
 
 #[test]

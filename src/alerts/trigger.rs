@@ -30,7 +30,7 @@ pub enum TriggerKind {
     /// The bot has lost a permission.
     #[serde(rename = "permission.lost")]
     PermissionLost,
-    /// At least five sources, and half of those of their platform, fail with the same error.
+    /// At least five sources, and half of those of their platform, fail with the same error; until most of them are connected.
     #[serde(rename = "platform.outage")]
     PlatformOutage,
     /// A stream started.

@@ -7,7 +7,8 @@ use axum::Router;
 use parking_lot::Mutex;
 use tracing::info;
 
-use self::reload::{Current, Reload, current};
+use self::alerts::Alerts;
+use self::reload::{Current, InForce, Reload, current};
 use super::volume::{Meters, StoreStats};
 use super::{App, StoreAccess, clock_error, invites, listeners};
 use crate::bus::EventBus;
@@ -215,9 +216,10 @@ async fn start(
     reasons.push(store_watch::start(&store, store_stats.clone(), tasks));
     let unusable = store_watch::maintain(&store, store_stats.is_some() && !plan.once, tasks);
     let expiries = expiry_watch::start(app, tasks, has(Role::Ingest) && !plan.once);
-    if let Some(engine) = engine.as_ref().filter(|_| !plan.once) {
-        alerts::start(app, engine, &expiries, tasks);
-    }
+    let alerts = engine
+        .as_ref()
+        .filter(|_| !plan.once)
+        .map(|engine| Alerts::start(app, engine, &expiries, tasks));
     if let Some(listener) = listener {
         let extra = extra.merge(invites::callback::router(Arc::clone(app)));
         let pages = Web {
@@ -231,7 +233,9 @@ async fn start(
             started_at: app.clock.now(),
             token: app.settings.web.token.clone(),
             configured: configured(&in_force),
-            problems: alerts::problems(app, engine.as_ref()),
+            problems: alerts
+                .as_ref()
+                .map_or_else(|| Arc::new(Vec::new) as _, Alerts::problems),
             events: has(Role::Ingest).then(|| app.state_file_path()),
             commits: engine.as_ref().map(Engine::commits),
             viewers: viewers_of(engine.as_ref()),
@@ -271,7 +275,14 @@ async fn start(
         progress_check.as_ref().is_none_or(|turns| turns())
     });
     if let Some(engine) = engine.clone().filter(|_| !plan.once) {
-        follow_changes(tasks, &engine, token_watch, in_force, reloads, plan.reload);
+        let (in_force, reload) = (
+            InForce {
+                app: in_force,
+                alerts,
+            },
+            plan.reload,
+        );
+        follow_changes(tasks, &engine, token_watch, in_force, reloads, reload);
     }
     Ok(Started {
         engine,
@@ -282,8 +293,7 @@ async fn start(
 
 /// Returns what a service manager shows of a daemon that watches `count` sources.
 fn watching(count: usize) -> String {
-    let noun = if count == 1 { "source" } else { "sources" };
-    format!("watching {count} {noun}")
+    format!("watching {}", crate::core::number::count(count as u64, "source"))
 }
 
 /// Returns the failure of roles that only a bus connects.
@@ -307,7 +317,7 @@ fn follow_changes(
     tasks: &Tasks,
     engine: &Arc<Engine>,
     token_watch: TokenWatch,
-    in_force: Current,
+    in_force: InForce,
     reloads: tokio::sync::watch::Receiver<u64>,
     reload: Reload,
 ) {

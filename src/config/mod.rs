@@ -38,7 +38,7 @@ mod web;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-pub use alerts::AlertSettings;
+pub use alerts::{AlertSettings, WrittenField};
 pub use auth::AuthSettings;
 pub use bus::{BusSettings, BusTarget, NatsLogin};
 pub use edit::{

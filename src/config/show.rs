@@ -21,8 +21,16 @@ pub struct Shown {
     pub help: String,
 }
 
-/// Returns every key in the order of the table.
+/// Returns every key in the order of the table, and the fields of alerts, hooks and maintenance windows.
 pub fn shown(configuration: &Configuration) -> Vec<Shown> {
+    let written = configuration.settings.alerts.written.iter();
+    let written = written.map(|field| Shown {
+        key: field.key.clone(),
+        value: Some(field.value.clone()),
+        origin: field.origin.to_string(),
+        variable: String::new(),
+        help: "See docs/alerts.md.".to_owned(),
+    });
     keys::all()
         .map(|key| {
             let resolved = configuration.resolved.iter().find(|found| found.key == key.path);
@@ -36,5 +44,6 @@ pub fn shown(configuration: &Configuration) -> Vec<Shown> {
                 help: key.help.to_owned(),
             }
         })
+        .chain(written)
         .collect()
 }

@@ -24,7 +24,7 @@ const COLLECTION: Key = Key::new(
 .or("sources");
 const HEARTBEAT: Key = Key::new(
     "store.heartbeat",
-    "Shortest time between two writes of one source that are no transitions. Default: 30s, on Firestore 5m.",
+    "Shortest time between two writes of one source that are no transitions; no check counts as stale before three of these. Default: 30s, on Firestore 5m.",
 )
 .such_as("30s");
 const HISTORY: Key = Key::new("store.history", "Transitions and sessions kept a source.").or("500");

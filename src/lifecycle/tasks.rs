@@ -45,6 +45,20 @@ impl Stop {
         self.hard.cancelled().await;
     }
 
+    /// Returns the stop of a part that may end before the rest: requested with this one, or by [`Stop::request`].
+    #[must_use]
+    pub fn of_part(&self) -> Self {
+        Self {
+            soft: self.soft.child_token(),
+            hard: self.hard.clone(),
+        }
+    }
+
+    /// Asks whatever has this stop to stop softly; of a part, nothing else.
+    pub fn request(&self) {
+        self.soft.cancel();
+    }
+
     /// Makes every task drop even work in progress.
     pub(super) fn force(&self) {
         self.hard.cancel();
@@ -145,7 +159,7 @@ impl Tasks {
 
     /// Asks every task to stop softly, as a signal would.
     pub fn request_stop(&self) {
-        self.shared.stop.soft.cancel();
+        self.shared.stop.request();
     }
 
     /// Returns the names of the tasks that run.

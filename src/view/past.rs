@@ -3,10 +3,13 @@
 //! A history has changes and no confirmations. A state that a change began is proven at that change, and for as long as a daemon
 //! ran without recording another one; between the runs nothing is proven, so it is as old as the last proof.
 
+use std::collections::BTreeMap;
+
 use crate::core::facet::Facet;
 use crate::core::freshness::Intervals;
 use crate::core::source::SourceKey;
 use crate::core::stream::StreamStatus;
+use crate::core::stream::evidence::is_start_of;
 use crate::core::summary::{PastVerdicts, SourceSummary};
 use crate::core::time::Timestamp;
 use crate::core::transition::Transition;
@@ -147,6 +150,23 @@ pub struct Session {
 }
 
 impl Session {
+    /// Whether this is the stream with this id, which the platform lists as started at `started`. A stream whose start had no id is
+    /// known by its time until a list names it.
+    fn is_same(&self, id: Option<&str>, started: Option<Timestamp>) -> bool {
+        let is_name = |id: &str| id.parse::<Timestamp>().is_err();
+        match (self.stream_id.as_deref(), id) {
+            (Some(own), Some(id)) if own == id => true,
+            (Some(own), _) if is_name(own) => false,
+            (_, Some(id)) if is_name(id) => {
+                let (began, started) = (self.start, started);
+                began
+                    .zip(started)
+                    .is_some_and(|(began, started)| is_start_of(began, started))
+            }
+            _ => false,
+        }
+    }
+
     /// Returns the latest time at which it may have been live.
     pub fn last_seen(&self) -> Timestamp {
         match self.end {
@@ -171,11 +191,11 @@ pub enum End {
 /// For how long after its start a daemon may find what happened before it (ms): the checks of streams begin within it.
 const FIRST_CHECKS_MS: i64 = 180_000;
 
-/// Returns the streams of a source, newest first. `entries` are its history without repeats, newest first. `current` is the id of
-/// its newest stream and the platform's own time of its start, if known.
+/// Returns the streams of a source, newest first. `entries` are its history without repeats, newest first. `starts` are the
+/// platform's own times of the starts of streams, by id, as far as they are known.
 pub fn sessions(
     entries: &[HistoryEntry],
-    current: Option<(&str, Timestamp)>,
+    starts: &BTreeMap<&str, Timestamp>,
     runs: &[Run],
     proven_until: Option<Timestamp>,
 ) -> Vec<Session> {
@@ -184,32 +204,37 @@ pub fn sessions(
     let changes = entries.iter().rev().map(|entry| &entry.transition);
     for change in changes.filter(|change| change.facet == Facet::Stream) {
         let is_online = change.to.as_deref() == Some(StreamStatus::Online.as_str());
-        let last = sessions.last_mut();
         if !is_online {
-            if let Some(open) = last.filter(|open| matches!(open.end, End::Live { .. })) {
+            if let Some(open) = sessions
+                .last_mut()
+                .filter(|open| matches!(open.end, End::Live { .. }))
+            {
                 open.end = end(open, change, runs);
             }
             continue;
         }
-        if let Some(before) = last {
-            let is_same = before.stream_id.is_some() && before.stream_id == change.stream_id;
-            if is_same {
-                // The same id coming back is the same stream.
-                before.end = End::Live { proven: change.at };
-                continue;
-            }
-            if let End::Live { proven } = before.end {
-                before.end = End::Between {
-                    proven,
-                    missing: change.at,
-                };
-            }
+        let id = change.stream_id.as_deref();
+        let started = id.and_then(|id| starts.get(id)).copied();
+        if let Some(place) = sessions.iter().rposition(|session| session.is_same(id, started)) {
+            // The same stream coming back, also after a gap in which nothing was known of it.
+            let mut same = sessions.remove(place);
+            same.end = End::Live { proven: change.at };
+            same.stream_id = change.stream_id.clone().or(same.stream_id);
+            same.start = started.or(same.start);
+            sessions.push(same);
+            continue;
         }
-        let of_platform = current.filter(|(id, _)| change.stream_id.as_deref() == Some(*id));
-        let start = of_platform.map(|(_, start)| start);
+        if let Some(before) = sessions.last_mut()
+            && let End::Live { proven } = before.end
+        {
+            before.end = End::Between {
+                proven,
+                missing: change.at,
+            };
+        }
         sessions.push(Session {
             stream_id: change.stream_id.clone(),
-            start: start.or_else(|| (!change.initial).then_some(change.at)),
+            start: started.or_else(|| (!change.initial).then_some(change.at)),
             end: End::Live { proven: change.at },
         });
     }

@@ -39,8 +39,8 @@ impl FromStr for Since {
     }
 }
 
-/// Parses days and weeks, which durations of the configuration do not have.
-fn days(text: &str) -> Option<Duration> {
+/// Parses days and weeks (`7d`, `2w`), which durations of the configuration do not have.
+pub fn days(text: &str) -> Option<Duration> {
     let (number, each) = match text.strip_suffix('d') {
         Some(number) => (number, 1),
         None => (text.strip_suffix('w')?, 7),

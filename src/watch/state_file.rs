@@ -29,10 +29,12 @@ use crate::store::sqlite::rows;
 use crate::store::{StoreError, Unusable, Version, Versioned, Write};
 
 mod alerts;
+mod deliveries;
 mod error;
 mod tables;
 
-pub use alerts::{AlertInput, AlertState, DeliveryState, Stopped, StoredDelivery};
+pub use alerts::{AlertInput, AlertState};
+pub use deliveries::{DeliveryState, FailedAttempt, ReceiverRecord, Stopped, StoredDelivery};
 pub use error::StateFileError;
 
 /// How long to wait for another process that writes the file.
@@ -55,6 +57,8 @@ pub struct StateFileOptions {
 pub struct StateFile {
     path: PathBuf,
     options: StateFileOptions,
+    /// Whether alerts or hooks need the events; a reload may change it.
+    has_alerts: AtomicBool,
     /// Whether anything was committed since the last checkpoint of the write-ahead log.
     needs_checkpoint: AtomicBool,
     inner: Mutex<Inner>,
@@ -126,6 +130,7 @@ impl StateFile {
         let inner = Inner::open(path, &options)?;
         Ok(Self {
             path: path.to_owned(),
+            has_alerts: AtomicBool::new(options.has_alerts),
             options,
             needs_checkpoint: AtomicBool::new(true),
             inner: Mutex::new(inner),
@@ -235,6 +240,11 @@ impl StateFile {
         self.explained(rows::drop_history_after(connection, &source.to_string(), until))
     }
 
+    /// Sets whether alerts or hooks need the events of later commits.
+    pub fn set_has_alerts(&self, has_alerts: bool) {
+        self.has_alerts.store(has_alerts, Ordering::Relaxed);
+    }
+
     /// Commits documents and events in one transaction, within the bound. After it returns, transitions survive a power failure.
     pub fn commit(&self, commit: &Commit) -> Result<Committed, StateFileError> {
         // Before the lock: meanwhile, another writer of the process can commit.
@@ -243,7 +253,8 @@ impl StateFile {
         let is_durable =
             !commit.events.is_empty() || commit.documents.iter().any(|write| !write.history.is_empty());
         self.explained(inner.set_durable(is_durable))?;
-        let done = self.explained(inner.commit(&commit.events, prepared, &self.options))?;
+        let has_alerts = self.has_alerts.load(Ordering::Relaxed);
+        let done = self.explained(inner.commit(&commit.events, prepared, &self.options, has_alerts))?;
         self.needs_checkpoint.store(true, Ordering::Relaxed);
         Ok(done)
     }

@@ -7,11 +7,12 @@ use crate::support::Home;
 use crate::support::pty::Pty;
 
 /// What must not be in a bundle.
-const HIDDEN: [&str; 4] = [
+const HIDDEN: [&str; 5] = [
     "hunter2hunter2",
     "zz9sentinelclientsecret0123456789",
     "zz9sentinelbottoken0123456789abcd",
     "zz9sentinellogtoken0123456789abcd",
+    "zz9-sentinel-webhook",
 ];
 
 fn home() -> Home {
@@ -24,6 +25,13 @@ fn home() -> Home {
         .env("MESSAGE_BUS_DRIVER", "nats")
         .env("BITBRAT_TWITCH__HELIX_URL", "http://127.0.0.1:1")
         .env("BITBRAT_TWITCH__AUTH_URL", "http://127.0.0.1:1")
+        .file(
+            "bitbrat.toml",
+            &format!(
+                "[[alert]]\nname = \"ops\"\ntype = \"slack\"\nurl = \"https://hooks.example/{}\"\non = [\"auth.revoked\"]\n",
+                HIDDEN[4]
+            ),
+        )
         .file(
             "watch.log",
             &format!(
@@ -75,6 +83,7 @@ fn support_bundle_contains_no_secret() {
         );
     }
     assert!(text.contains("request failed"), "the log is there");
+    assert!(text.contains("alert.ops.on"), "the alerts are there");
     assert!(
         text.contains("twitch:1") && text.contains(env!("CARGO_PKG_VERSION")),
         "{text}"

@@ -236,6 +236,34 @@ fn revocation_is_one_alert_and_one_recovery_despite_kills() {
 }
 
 #[test]
+fn alerts_are_replaced_by_a_reload() {
+    let sim = Sim::start();
+    let [before, after] = [(); 2].map(|()| FakeReceiver::start(Box::new(|_| (200, "", "ok"))));
+    let home = home(&sim, &before);
+    let (mut daemon, address) = watch(&home);
+    authorized(&address, "VALID");
+    let file = home.work().join("bitbrat.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace(&before.address, &after.address)).unwrap();
+    daemon.signal("-HUP");
+    daemon.says("The configuration was read again");
+    sim.order("/__sim/twitch/disconnect", &json!({"user_id": BOT}));
+    let accepted = after.accepts("alert.open", 1);
+    assert_eq!(accepted[0].json()["data"]["incident"]["subject"], "twitch/bot");
+    // Without any alert nothing is sent any more.
+    let (without, _) = text.split_once("[[alert]]").unwrap();
+    let sources = &text[text.find("[[source]]").unwrap()..];
+    std::fs::write(&file, format!("{without}{sources}")).unwrap();
+    daemon.signal("-HUP");
+    daemon.says("The configuration was read again");
+    log_in(&sim, &home);
+    authorized(&address, "VALID");
+    daemon.signal("-TERM");
+    assert_eq!(daemon.ends(), 0);
+    assert_eq!((before.all().len(), after.all().len()), (0, 1));
+}
+
+#[test]
 fn test_message_reports_what_the_receiver_answers() {
     let sim = Sim::start();
     let receiver = FakeReceiver::start(Box::new(|place| match place {
@@ -259,6 +287,30 @@ fn test_message_reports_what_the_receiver_answers() {
     let muted = muted.exits(0);
     assert_eq!(muted.item("what", "mute")["detail"], "twitch:*");
     home.run(&["alert", "mute", "x", "--for", "soon"]).exits(2);
+    let long = home.run(&["alert", "mute", "x", "--for", "31d"]).exits(2);
+    assert!(
+        long.stderr.contains("31d is too long") && long.stderr.contains("30 days"),
+        "{}",
+        long.stderr
+    );
+    home.run(&["alert", "mute", "x", "--for", "7d"]).exits(0);
+    // What the receiver did last is listed.
+    home.run(&["alert", "test"]).exits(1);
+    let listed = home.run(&["alert", "list", "-o", "json"]).exits(0);
+    let receiver = listed.item("what", "receiver");
+    assert_eq!(receiver["state"], "failing");
+    assert!(
+        receiver["lastFailure"].is_string() && receiver["reason"] == "HTTP 404: no such hook",
+        "{receiver}"
+    );
+    for words in [&["config", "show"][..], &["config", "show", "-o", "json"]] {
+        let shown = home.run(words).exits(0).stdout;
+        assert!(shown.contains("alert.ops.on"), "{shown}");
+        assert!(
+            !shown.contains("not-to-be-logged") && !shown.contains(KEY),
+            "{shown}"
+        );
+    }
     home.run(&["alert", "unmute", "twitch:*"]).exits(0);
     home.run(&["alert", "unmute", "twitch:*"]).exits(2);
 }
@@ -384,6 +436,73 @@ async fn receiver_that_was_down_gets_everything_in_order() {
         .map(|got| got.header("webhook-id"))
         .collect();
     assert_eq!(ids, ["a-open", "b-open", "a-close"]);
+}
+
+#[tokio::test]
+async fn message_that_fails_does_not_delay_other_causes() {
+    use DeliveryState::{Sent, Waiting};
+    // The message about `a` is never accepted, and the one about `b` is.
+    let receiver = FakeReceiver::start(Box::new(|place| {
+        if place == 2 {
+            (200, "", "")
+        } else {
+            (500, "", "broken")
+        }
+    }));
+    let world = delivering(ReceiverKind::Webhook, &format!("http://{}/", receiver.address));
+    world.queue("a", "open");
+    world.attempts(1).await;
+    world.queue("a", "close");
+    world.queue("b", "open");
+    world.clock.advance(6_000);
+    world.attempts(2).await;
+    let records = world.file.receiver_records().unwrap();
+    let record = &records["ops"];
+    assert!(record.is_failing() && record.waiting == 3, "{record:?}");
+    assert_eq!(record.failure.as_deref(), Some("HTTP 500: broken"));
+    world.clock.advance(6_000);
+    world.become_all(&[Sent, Waiting, Waiting]).await;
+    // What failed before is tried again at once.
+    world.attempts(3).await;
+    let records = world.file.receiver_records().unwrap();
+    assert!(records["ops"].succeeded_at.is_some());
+    let ids: Vec<_> = receiver
+        .all()
+        .iter()
+        .map(|got| got.header("webhook-id"))
+        .collect();
+    assert_eq!(ids[..3], ["a-open", "a-open", "b-open"]);
+}
+
+#[tokio::test]
+async fn flapping_after_a_close_is_a_new_message() {
+    use DeliveryState::Sent;
+    let receiver = FakeReceiver::start(Box::new(|place| match place {
+        0 | 1 => (200, "", r#"{"id": "11"}"#),
+        _ => (200, "", r#"{"id": "22"}"#),
+    }));
+    let world = delivering(ReceiverKind::Discord, &format!("http://{}/x", receiver.address));
+    for (count, kind) in (1..).zip(["open", "close", "flapping", "close"]) {
+        let new = NewDelivery {
+            id: format!("{count}"),
+            receiver: "ops".to_owned(),
+            incident: "a".to_owned(),
+            kind: kind.to_owned(),
+            message: json!(Message::test("ops", count.to_string(), world.clock.now())).to_string(),
+        };
+        let now = world.clock.now();
+        world.file.step_alerts(0, now, |_, _| vec![new]).unwrap();
+        world.become_all(&vec![Sent; count]).await;
+    }
+    let sent: Vec<_> = receiver
+        .all()
+        .iter()
+        .map(|got| format!("{} {}", got.method, got.path))
+        .collect();
+    let (new, edit) = ("POST /x?wait=true", |id: &str| {
+        format!("PATCH /x/messages/{id}?wait=true")
+    });
+    assert_eq!(sent, [new.to_owned(), edit("11"), new.to_owned(), edit("22")]);
 }
 
 #[tokio::test]

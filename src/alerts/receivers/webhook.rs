@@ -50,6 +50,8 @@ fn document(message: &Message, listed: usize) -> String {
     };
     add("trigger", message.trigger.map(|trigger| json!(trigger)));
     add("class", (!message.class.is_empty()).then(|| json!(message.class)));
+    let remaining = message.remaining.get(..listed).unwrap_or(&message.remaining);
+    add("remaining", (!remaining.is_empty()).then(|| json!(remaining)));
     add("openedAt", message.opened_at.map(|at| json!(at)));
     add("closedAt", message.closed_at.map(|at| json!(at)));
     add("command", message.command.as_ref().map(|command| json!(command)));

@@ -7,6 +7,7 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use super::alerts::Alerts;
 use crate::app::App;
 use crate::config::Configuration;
 use crate::failure::{ExitCode, Failure};
@@ -19,6 +20,12 @@ const ASK_AGAIN: Duration = Duration::from_mins(5);
 /// The configuration in force: a SIGHUP replaces it.
 pub(super) type Current = Arc<RwLock<Arc<App>>>;
 
+/// What a changed configuration applies to, beside the engine.
+pub(super) struct InForce {
+    pub(super) app: Current,
+    pub(super) alerts: Option<Alerts>,
+}
+
 /// Returns the application by the configuration in force.
 pub(super) fn current(app: &Current) -> Arc<App> {
     Arc::clone(&app.read())
@@ -29,15 +36,15 @@ pub type Reload = Box<dyn Fn() -> Configuration + Send + Sync>;
 
 /// Reads the configuration again on request, and repeats the lookup of unresolved names.
 pub(super) async fn follow(
-    in_force: &Current,
+    in_force: &InForce,
     engine: &Engine,
     mut reloads: watch::Receiver<u64>,
     reload: Reload,
 ) {
     // The first application owns the adapters: they count what is left of each rate limit, so a reload does not create new ones.
-    let first = current(in_force);
+    let first = current(&in_force.app);
     loop {
-        let app = current(in_force);
+        let app = current(&in_force.app);
         let asked = tokio::select! {
             changed = reloads.changed() => match changed {
                 Ok(()) => true,
@@ -71,12 +78,15 @@ pub(super) async fn follow(
             Ok(sources) => {
                 first.platforms.reconfigure(&app.settings);
                 engine.reconfigure(sources, app.settings.schedule.probes.clone());
-                *in_force.write() = app;
+                if let Some(alerts) = in_force.alerts.as_ref().filter(|_| asked) {
+                    alerts.replace(&app.settings.alerts);
+                }
+                *in_force.app.write() = app;
                 announce_status(&super::watching(engine.monitored.count()));
                 if asked {
                     info!(
                         sources = engine.monitored.count(),
-                        "The configuration was read again; what is not about sources or schedules counts at the next start"
+                        "The configuration was read again; what is not about sources, schedules or alerts counts at the next start"
                     );
                 }
             }

@@ -1,5 +1,6 @@
 //! `alert`: lists, tests and mutes alerts.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,14 +12,18 @@ use crate::alerts::incident::{Incident, Phase};
 use crate::alerts::message::Message;
 use crate::alerts::mute::{Mute, pattern_problem};
 use crate::alerts::receivers::{Reply, request};
+use crate::alerts::rule::MaintenanceWindow;
+use crate::alerts::step::hook_receiver;
 use crate::blocking::blocking;
 use crate::cli::context::Context;
 use crate::cli::output::Listing;
 use crate::cli::reports::alerts::{AlertItem, AlertItemKind, AlertTestItem};
 use crate::config::parse_duration;
+use crate::core::time::Timestamp;
 use crate::failure::{ExitCode, Failure};
 use crate::secrets;
-use crate::watch::state_file::{DeliveryState, StateFile, StoredDelivery};
+use crate::view::since::days;
+use crate::watch::state_file::{DeliveryState, ReceiverRecord, StateFile, StoredDelivery};
 
 /// How many of the newest messages are listed.
 const DELIVERIES: u32 = 20;
@@ -72,7 +77,7 @@ Examples:
 pub struct MuteArgs {
     /// What to mute
     pattern: String,
-    /// For how long, such as 30m or 2h; 30 days at most
+    /// For how long, such as 30m, 2h or 7d; 30d at most
     #[arg(long = "for", value_name = "DURATION")]
     duration: String,
     /// Why, for others who list it
@@ -108,32 +113,26 @@ async fn list(cx: &Context) -> Result<ExitCode, Failure> {
         Some(file) => Some(blocking(move || stored(&file)).await?),
         None => None,
     };
-    let (state, stopped, deliveries) = stored.unwrap_or_default();
+    let (state, stopped, deliveries, records) = stored.unwrap_or_default();
     for alert in &settings.alerts {
         let address = delivery::fingerprint(&alert.receiver);
         let found = stopped
             .iter()
             .find(|stopped| stopped.receiver == alert.name && stopped.address == address);
-        let state = if found.is_some() { "stopped" } else { "ok" };
-        let mut item = AlertItem::new(AlertItemKind::Receiver, &alert.name, state);
+        let mut item = receiver_item(AlertItemKind::Receiver, &alert.name, records.get(&alert.name));
         item.detail = Some(alert.receiver.kind.as_str().to_owned());
-        item.since = found.map(|stopped| stopped.at);
-        item.reason = found.map(|stopped| stopped.reason.clone());
+        if let Some(stopped) = found {
+            "stopped".clone_into(&mut item.state);
+            item.since = Some(stopped.at);
+            item.reason = Some(stopped.reason.clone());
+        }
         items.push(item);
     }
     for hook in &settings.hooks {
-        items.push(AlertItem::new(AlertItemKind::Hook, &hook.name, "ok"));
+        let record = records.get(&hook_receiver(&hook.name));
+        items.push(receiver_item(AlertItemKind::Hook, &hook.name, record));
     }
-    for window in &settings.windows {
-        let until = window.active_until(now);
-        let state = if until.is_some() { "active" } else { "inactive" };
-        let mut item = AlertItem::new(AlertItemKind::Maintenance, &window.name, state);
-        item.until = until;
-        let zone = window.zone.iana_name().unwrap_or("UTC");
-        let time = |time: jiff::civil::Time| time.strftime("%H:%M").to_string();
-        item.detail = Some(format!("{} to {} {zone}", time(window.start), time(window.end)));
-        items.push(item);
-    }
+    items.extend(settings.windows.iter().map(|window| window_item(window, now)));
     for mute in state.mutes.iter().filter(|mute| mute.until > now) {
         let mut item = AlertItem::new(AlertItemKind::Mute, mute.id.to_string(), "active");
         item.detail = Some(mute.pattern.clone());
@@ -163,6 +162,7 @@ type Stored = (
     crate::watch::state_file::AlertState,
     Vec<crate::watch::state_file::Stopped>,
     Vec<StoredDelivery>,
+    BTreeMap<String, ReceiverRecord>,
 );
 
 fn stored(file: &StateFile) -> Result<Stored, Failure> {
@@ -170,7 +170,36 @@ fn stored(file: &StateFile) -> Result<Stored, Failure> {
         file.alert_state()?,
         file.stopped_receivers()?,
         file.recent_deliveries(DELIVERIES)?,
+        file.receiver_records()?,
     ))
+}
+
+fn window_item(window: &MaintenanceWindow, now: Timestamp) -> AlertItem {
+    let until = window.active_until(now);
+    let state = if until.is_some() { "active" } else { "inactive" };
+    let mut item = AlertItem::new(AlertItemKind::Maintenance, &window.name, state);
+    item.until = until;
+    let zone = window.zone.iana_name().unwrap_or("UTC");
+    let time = |time: jiff::civil::Time| time.strftime("%H:%M").to_string();
+    item.detail = Some(format!("{} to {} {zone}", time(window.start), time(window.end)));
+    item
+}
+
+/// Returns a receiver or hook with what it has done last.
+fn receiver_item(what: AlertItemKind, name: &str, record: Option<&ReceiverRecord>) -> AlertItem {
+    let Some(record) = record else {
+        return AlertItem::new(what, name, "unused");
+    };
+    let state = match (record.is_failing(), record.succeeded_at) {
+        (true, _) => "failing",
+        (false, Some(_)) => "ok",
+        (false, None) => "unused",
+    };
+    let mut item = AlertItem::new(what, name, state);
+    item.waiting = Some(record.waiting);
+    (item.last_success, item.last_failure) = (record.succeeded_at, record.failed_at);
+    item.reason = record.failure.clone().map(secrets::masked);
+    item
 }
 
 fn incident_item(key: &str, incident: &Incident) -> Option<AlertItem> {
@@ -234,11 +263,16 @@ async fn test(cx: &Context, args: &TestArgs) -> Result<ExitCode, Failure> {
             }
             Reply::Gone => Some("not found".to_owned()),
         };
-        if reason.is_none()
-            && let Some(file) = cx.app.alert_file().await?
-        {
-            let name = alert.name.clone();
-            blocking(move || file.resume_receiver(&name)).await?;
+        if let Some(file) = cx.app.alert_file().await? {
+            let (name, failure) = (alert.name.clone(), reason.clone());
+            blocking(move || {
+                file.record_attempt(&name, now, failure.as_deref())?;
+                if failure.is_some() {
+                    return Ok(());
+                }
+                file.resume_receiver(&name)
+            })
+            .await?;
         }
         items.push(AlertTestItem {
             name: alert.name.clone(),
@@ -259,9 +293,21 @@ async fn mute(cx: &Context, args: &MuteArgs) -> Result<ExitCode, Failure> {
     if let Some(problem) = pattern_problem(&args.pattern) {
         return Err(usage(problem));
     }
-    let duration = parse_duration(&args.duration).map_err(|reason| usage(format!("--for: {reason}")))?;
-    if duration.is_zero() || duration > LONGEST_MUTE {
-        return Err(usage("--for: a mute lasts up to 30 days (720h)".to_owned()));
+    let duration = days(&args.duration).map_or_else(|| parse_duration(&args.duration), Ok);
+    let duration = duration.map_err(|reason| {
+        usage(format!("--for: {reason}")).hint("write how long the mute lasts, such as 30m, 2h or 7d")
+    })?;
+    if duration.is_zero() {
+        return Err(usage("--for: a mute of no time mutes nothing".to_owned())
+            .hint("write how long the mute lasts, such as 30m, 2h or 7d"));
+    }
+    if duration > LONGEST_MUTE {
+        let what = format!(
+            "--for: {} is too long: a mute lasts up to 30 days (30d), so that none is forgotten",
+            args.duration
+        );
+        return Err(usage(what)
+            .hint("mute it for 30d and repeat that, or remove it from the [[alert]] in bitbrat.toml"));
     }
     let now = cx.app.clock.now();
     let mute = Mute {

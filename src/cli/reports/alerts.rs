@@ -47,8 +47,8 @@ pub struct AlertItem {
     pub what: AlertItemKind,
     /// The name of a receiver, hook or window, the key of an incident, the number of a mute, or the id of a message.
     pub name: String,
-    /// Its state in one word: `ok` or `stopped`; `pending`, `open` or `recovering`; `active` or `inactive`; `waiting`, `sent` or
-    /// `dropped`.
+    /// Its state in one word: `ok`, `failing` (the last attempt), `stopped` or `unused`; `pending`, `open` or `recovering`; `active`
+    /// or `inactive`; `waiting`, `sent` or `dropped`.
     pub state: String,
     /// The kind of receiver, the kind of message, or the pattern of a mute.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,9 +70,20 @@ pub struct AlertItem {
     /// Failed attempts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempts: Option<u32>,
-    /// Why.
+    /// Why: of a receiver or hook, why the last attempt that failed did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// When a receiver last accepted a message, or a run of a hook last succeeded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub last_success: Option<Timestamp>,
+    /// When an attempt last failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub last_failure: Option<Timestamp>,
+    /// Number of messages or runs that wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<u32>,
 }
 
 impl AlertItem {
@@ -88,6 +99,9 @@ impl AlertItem {
             until: None,
             attempts: None,
             reason: None,
+            last_success: None,
+            last_failure: None,
+            waiting: None,
         }
     }
 }
@@ -95,7 +109,19 @@ impl AlertItem {
 impl Listed for AlertItem {
     const KIND: &'static str = "AlertList";
     const CSV: &'static [&'static str] = &[
-        "what", "name", "state", "detail", "trigger", "affected", "since", "until", "attempts", "reason",
+        "what",
+        "name",
+        "state",
+        "detail",
+        "trigger",
+        "affected",
+        "since",
+        "until",
+        "attempts",
+        "reason",
+        "lastSuccess",
+        "lastFailure",
+        "waiting",
     ];
 
     fn name(&self) -> String {
@@ -105,7 +131,7 @@ impl Listed for AlertItem {
     fn view(items: &[Self]) -> View {
         let line = |item: &Self| {
             let (glyph, tone) = match item.state.as_str() {
-                "stopped" | "open" | "dropped" => (Glyph::Bad, Tone::Bad),
+                "stopped" | "failing" | "open" | "dropped" => (Glyph::Bad, Tone::Bad),
                 "pending" | "recovering" | "waiting" => (Glyph::Nothing, Tone::Warn),
                 "ok" | "sent" => (Glyph::Good, Tone::Good),
                 _ => (Glyph::Nothing, Tone::Plain),
@@ -123,6 +149,17 @@ impl Listed for AlertItem {
             if let Some(attempts) = item.attempts.filter(|attempts| *attempts > 0) {
                 cells.push(Cell::new(format!("{attempts} failed attempts")));
             }
+            if let Some(waiting) = item.waiting.filter(|waiting| *waiting > 0) {
+                cells.push(Cell::new(format!("{waiting} waiting")));
+            }
+            cells.extend(
+                item.last_success
+                    .map(|at| Cell::new(format!("last success {at}"))),
+            );
+            cells.extend(
+                item.last_failure
+                    .map(|at| Cell::new(format!("last failure {at}"))),
+            );
             cells.extend(
                 item.reason
                     .as_ref()

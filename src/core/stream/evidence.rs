@@ -22,6 +22,12 @@ const STARTED_BEFORE: i64 = 10 * 60_000;
 /// Maximum time after it: the platform's clock may be slightly ahead of ours.
 const STARTED_AFTER: i64 = 2 * 60_000;
 
+/// Returns whether a stream that the platform lists as started at `listed` may be the one of a start without an id that was
+/// received at `began`.
+pub fn is_start_of(began: Timestamp, listed: Timestamp) -> bool {
+    (began.plus_millis(-STARTED_BEFORE)..=began.plus_millis(STARTED_AFTER)).contains(&listed)
+}
+
 /// The evidence of a source's streams.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -111,7 +117,7 @@ impl StreamRecord {
     }
 
     /// When it started, according to the platform's newest report.
-    pub(super) fn started_at(&self) -> Option<Timestamp> {
+    pub fn started_at(&self) -> Option<Timestamp> {
         self.pushed.max(self.seen).and_then(|live| live.started_at)
     }
 
@@ -290,8 +296,7 @@ impl StreamEvidence {
                 continue;
             };
             let is_it = |(_, stream): &(&String, &StreamRecord)| {
-                let window = began.plus_millis(-STARTED_BEFORE)..=began.plus_millis(STARTED_AFTER);
-                let starts_then = stream.started_at().is_none_or(|start| window.contains(&start));
+                let starts_then = stream.started_at().is_none_or(|start| is_start_of(began, start));
                 // A stream that ended before is another one.
                 let then = stream.newest() >= Some(began) && stream.end().is_none_or(|end| end >= began);
                 starts_then && then && !self.begins_after_end_of(provisional, stream, tolerance)

@@ -99,6 +99,12 @@ const MIGRATIONS: &[&str] = &[
         created_at INTEGER NOT NULL
     ) STRICT;
 ",
+    // What receivers and hooks have done last, and until when a receiver asked to be left alone.
+    "
+    CREATE TABLE alert_receivers (
+        receiver TEXT PRIMARY KEY, succeeded_at INTEGER, failed_at INTEGER, failure TEXT, paused_until INTEGER
+    ) STRICT;
+",
 ];
 
 /// Pages in the write-ahead log from which a write checkpoints it, which costs the write two disk syncs. Usually [`checkpoint_wal`]
@@ -106,7 +112,7 @@ const MIGRATIONS: &[&str] = &[
 const LOG_PAGES: i64 = 8192;
 
 /// The newest supported schema version.
-pub const SCHEMA: i64 = 7;
+pub const SCHEMA: i64 = 8;
 
 /// The first schema version with summaries in an index, and with confirmations.
 pub const WITH_CONFIRMATIONS: i64 = 5;

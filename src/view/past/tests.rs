@@ -133,7 +133,7 @@ fn our_own_stop_is_no_state_of_the_source() {
 
 fn streams(changes: Vec<HistoryEntry>, runs: &[Run]) -> Vec<Session> {
     let entries = HistoryEntry::without_repeats(changes);
-    sessions(&entries, None, runs, None)
+    sessions(&entries, &BTreeMap::new(), runs, None)
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn stream_that_was_live_at_first_sight_has_no_start() {
     assert_eq!((streams[0].start, streams.len()), (None, 1));
     assert_eq!(streams[0].end, End::Live { proven: at(10) });
     let entries = [change(10, Facet::Stream, "", "ONLINE/1")];
-    let of_platform = sessions(&entries, Some(("1", at(5))), &[], Some(at(20)));
+    let of_platform = sessions(&entries, &[("1", at(5))].into(), &[], Some(at(20)));
     assert_eq!(of_platform[0].start, Some(at(5)));
     assert_eq!(of_platform[0].end, End::Live { proven: at(20) });
 }
@@ -216,6 +216,38 @@ fn same_stream_coming_back_is_one_session() {
             ("1", Some(at(30)), End::At(at(45)))
         ]
     );
+}
+
+#[test]
+fn known_start_survives_a_gap_and_the_next_stream() {
+    let initial = |minute, to| change(minute, Facet::Stream, "", to);
+    let online = |minute, to| change(minute, Facet::Stream, "OFFLINE", to);
+    let offline = |minute, id: &str| change(minute, Facet::Stream, "ONLINE", &format!("OFFLINE/{id}"));
+    let unknown = |minute| change(minute, Facet::Stream, "ONLINE", "UNKNOWN/1");
+    let provisional = format!("ONLINE/{}", at(30));
+    let runs = [run(0, 40), run(60, 200)];
+    let of = |changes: Vec<HistoryEntry>, starts: &[(&'static str, Timestamp)]| -> Vec<_> {
+        let entries = HistoryEntry::without_repeats(changes);
+        let starts = starts.iter().copied().collect();
+        let streams = sessions(&entries, &starts, &runs, None).into_iter();
+        streams
+            .map(|session| (session.stream_id, session.start))
+            .collect()
+    };
+    let one = |start| vec![(Some("1".to_owned()), Some(at(start)))];
+    // Nothing was known of it in between, or a check missed it.
+    for between in [unknown(61), offline(61, "1")] {
+        let changes = vec![online(62, "ONLINE/1"), between, online(30, "ONLINE/1")];
+        assert_eq!(of(changes, &[]), one(30));
+    }
+    // Its start had no id; a list names it after the gap.
+    let changes = vec![online(62, "ONLINE/1"), unknown(61), online(30, &provisional)];
+    assert_eq!(of(changes.clone(), &[("1", at(29))]), one(29));
+    assert_eq!(of(changes, &[("1", at(50))]).len(), 2, "another stream");
+    // It was live at first sight, and the platform has listed its start; the stream after it changes nothing.
+    let changes = vec![online(90, "ONLINE/2"), offline(80, "1"), initial(10, "ONLINE/1")];
+    let both = of(changes, &[("1", at(5)), ("2", at(89))]);
+    assert_eq!(both[1], one(5)[0]);
 }
 
 #[test]

@@ -1,14 +1,16 @@
-//! The tables of alerts: events that the rules have not processed, their state, and messages to receivers.
+//! The tables of the rules of alerts: events that they have not processed, and their state.
 
 use std::collections::BTreeMap;
 
-use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 use super::{NewEvent, StateFile, StateFileError};
 use crate::alerts::cause::Conditions;
+use crate::alerts::condition::Condition;
 use crate::alerts::incident::Incident;
 use crate::alerts::mute::Mute;
 use crate::alerts::step::NewDelivery;
+use crate::alerts::trigger::TriggerKind;
 use crate::core::document::SourceDocument;
 use crate::core::event::Event;
 use crate::core::source::SourceKey;
@@ -19,9 +21,8 @@ use crate::watch::queue::Class;
 /// How many events wait for the rules at most. Only while no daemon runs do they wait at all; then the oldest give way, and the
 /// rules find out from the documents what is wrong.
 const INBOX: i64 = 20_000;
-/// How many sent and dropped messages are kept, for lists.
-const KEPT: i64 = 500;
-
+/// Of how many sources that are down the error is read again at a time.
+const DOWN: usize = 1000;
 /// The state of the rules of alerts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AlertState {
@@ -33,75 +34,13 @@ pub struct AlertState {
     pub mutes: Vec<Mute>,
 }
 
-/// A source that the rules evaluate: because of a new event, or because we had closed its connection.
+/// A source that the rules evaluate: because of a new event, because we had closed its connection, or because it is down.
 #[derive(Debug, Clone)]
 pub struct AlertInput {
     /// The event, if there is one.
     pub event: Option<Event>,
     /// The source now; `None` if it is not stored or cannot be read.
     pub document: Option<SourceDocument>,
-}
-
-/// The state of a message to a receiver.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum DeliveryState {
-    /// It will be sent.
-    Waiting,
-    /// It was accepted.
-    Sent,
-    /// It will not be sent.
-    Dropped,
-}
-
-impl DeliveryState {
-    fn of(text: &str) -> Self {
-        match text {
-            "sent" => Self::Sent,
-            "dropped" => Self::Dropped,
-            _ => Self::Waiting,
-        }
-    }
-}
-
-/// A message to a receiver, as it is stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredDelivery {
-    /// Its number; a receiver gets its messages in this order.
-    pub seq: i64,
-    /// Its id.
-    pub id: String,
-    /// The alert or hook.
-    pub receiver: String,
-    /// The incident.
-    pub incident: String,
-    /// What it is, in one word.
-    pub kind: String,
-    /// When it was made.
-    pub created_at: Timestamp,
-    /// When it is to be sent.
-    pub due: Timestamp,
-    /// How often it was sent in vain.
-    pub attempts: u32,
-    /// Its state.
-    pub state: DeliveryState,
-    /// Why it was not accepted at the last attempt.
-    pub reason: Option<String>,
-    /// The message as JSON.
-    pub message: String,
-}
-
-/// A receiver that does not accept messages until someone acts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stopped {
-    /// The alert.
-    pub receiver: String,
-    /// A digest of its address: with another one, it is tried again.
-    pub address: String,
-    /// When it stopped.
-    pub at: Timestamp,
-    /// What it answered.
-    pub reason: String,
 }
 
 /// Adds events to those that the rules have not processed, in the transaction of the change. Heartbeats change nothing.
@@ -169,93 +108,6 @@ impl StateFile {
         })())
     }
 
-    /// Returns the oldest waiting messages of a receiver.
-    pub fn next_deliveries(&self, receiver: &str, limit: u32) -> Result<Vec<StoredDelivery>, StateFileError> {
-        let inner = self.current()?;
-        let sql = format!("{DELIVERIES} WHERE receiver = ?1 AND state = 'waiting' ORDER BY seq LIMIT ?2");
-        self.explained(deliveries(
-            &inner.opened.connection,
-            &sql,
-            params![receiver, limit],
-        ))
-    }
-
-    /// Returns the newest messages to all receivers, newest first.
-    pub fn recent_deliveries(&self, limit: u32) -> Result<Vec<StoredDelivery>, StateFileError> {
-        let inner = self.current()?;
-        let sql = format!("{DELIVERIES} ORDER BY seq DESC LIMIT ?1");
-        self.explained(deliveries(&inner.opened.connection, &sql, params![limit]))
-    }
-
-    /// Returns the receiver's own name of the message that opened an incident.
-    pub fn remote_ref(&self, incident: &str) -> Result<Option<String>, StateFileError> {
-        let inner = self.current()?;
-        let sql = "SELECT remote_ref FROM alert_deliveries WHERE incident = ?1 AND kind = 'open' ORDER BY seq DESC LIMIT 1";
-        let found = inner.opened.connection.prepare_cached(sql);
-        let found = found.and_then(|mut row| row.query_row([incident], |row| row.get(0)).optional());
-        Ok(self.explained(found)?.flatten())
-    }
-
-    /// Records that a message was accepted.
-    pub fn delivered(&self, seq: i64, remote_ref: Option<&str>) -> Result<(), StateFileError> {
-        self.write_alerts(|transaction| {
-            let sql =
-                "UPDATE alert_deliveries SET state = 'sent', remote_ref = ?2, reason = NULL WHERE seq = ?1";
-            transaction.execute(sql, params![seq, remote_ref])?;
-            let sql = "DELETE FROM alert_deliveries WHERE state <> 'waiting' AND seq <=
-                       (SELECT MAX(seq) FROM alert_deliveries) - ?1";
-            transaction.execute(sql, [KEPT])
-        })
-    }
-
-    /// Records that a message was not accepted, and when it is sent again.
-    pub fn postpone_delivery(&self, seq: i64, due: Timestamp, reason: &str) -> Result<(), StateFileError> {
-        self.write_alerts(|transaction| {
-            let sql =
-                "UPDATE alert_deliveries SET due = ?2, attempts = attempts + 1, reason = ?3 WHERE seq = ?1";
-            transaction.execute(sql, params![seq, due.as_millis(), reason])
-        })
-    }
-
-    /// Records that a message will not be sent; with `whole`, nor any other of its incident that waits.
-    pub fn drop_delivery(
-        &self,
-        delivery: &StoredDelivery,
-        whole: bool,
-        reason: &str,
-    ) -> Result<(), StateFileError> {
-        self.write_alerts(|transaction| {
-            let sql = "UPDATE alert_deliveries SET state = 'dropped', reason = ?3
-                       WHERE seq = ?1 OR (?4 AND incident = ?2 AND state = 'waiting')";
-            transaction.execute(sql, params![delivery.seq, delivery.incident, reason, whole])
-        })
-    }
-
-    /// Records that a receiver does not accept messages until someone acts.
-    pub fn stop_receiver(&self, stopped: &Stopped) -> Result<(), StateFileError> {
-        self.write_alerts(|transaction| {
-            let sql = "INSERT OR REPLACE INTO alert_stopped VALUES (?1, ?2, ?3, ?4)";
-            let at = stopped.at.as_millis();
-            transaction.execute(
-                sql,
-                params![stopped.receiver, stopped.address, at, stopped.reason],
-            )
-        })
-    }
-
-    /// Records that a receiver accepts messages again.
-    pub fn resume_receiver(&self, receiver: &str) -> Result<(), StateFileError> {
-        self.write_alerts(|transaction| {
-            transaction.execute("DELETE FROM alert_stopped WHERE receiver = ?1", [receiver])
-        })
-    }
-
-    /// Returns the receivers that do not accept messages.
-    pub fn stopped_receivers(&self) -> Result<Vec<Stopped>, StateFileError> {
-        let inner = self.current()?;
-        self.explained(stopped(&inner.opened.connection))
-    }
-
     /// Returns the state of the rules.
     pub fn alert_state(&self) -> Result<AlertState, StateFileError> {
         let inner = self.current()?;
@@ -282,7 +134,8 @@ impl StateFile {
         Ok(count)
     }
 
-    fn write_alerts(
+    /// Commits what `write` changes.
+    pub(super) fn write_alerts(
         &self,
         write: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<usize>,
     ) -> Result<(), StateFileError> {
@@ -297,50 +150,9 @@ impl StateFile {
     }
 }
 
-const DELIVERIES: &str =
-    "SELECT seq, id, receiver, incident, kind, created_at, due, attempts, state, reason, message
-                          FROM alert_deliveries";
-
-fn deliveries(
-    connection: &Connection,
-    sql: &str,
-    values: impl rusqlite::Params,
-) -> rusqlite::Result<Vec<StoredDelivery>> {
-    let mut rows = connection.prepare_cached(sql)?;
-    let rows = rows.query_map(values, |row| {
-        Ok(StoredDelivery {
-            seq: row.get(0)?,
-            id: row.get(1)?,
-            receiver: row.get(2)?,
-            incident: row.get(3)?,
-            kind: row.get(4)?,
-            created_at: Timestamp::from_millis(row.get(5)?),
-            due: Timestamp::from_millis(row.get(6)?),
-            attempts: row.get(7)?,
-            state: DeliveryState::of(&row.get::<_, String>(8)?),
-            reason: row.get(9)?,
-            message: row.get(10)?,
-        })
-    })?;
-    rows.collect()
-}
-
-fn stopped(connection: &Connection) -> rusqlite::Result<Vec<Stopped>> {
-    let mut rows = connection.prepare_cached("SELECT receiver, address, at, reason FROM alert_stopped")?;
-    let rows = rows.query_map([], |row| {
-        Ok(Stopped {
-            receiver: row.get(0)?,
-            address: row.get(1)?,
-            at: Timestamp::from_millis(row.get(2)?),
-            reason: row.get(3)?,
-        })
-    })?;
-    rows.collect()
-}
-
 /// Returns the number of the last of the oldest events, and the events with the documents of their sources; with them the sources
-/// whose connections we had closed, because what follows need not be an event. An event that cannot
-/// be read is left out: the next one of its source contains what it proved.
+/// whose connections we had closed, and while there are no events those that are down, because what follows need not be an event. An
+/// event that cannot be read is left out: the next one of its source contains what it proved.
 fn inputs(connection: &mut Connection, limit: u32) -> rusqlite::Result<(i64, Vec<AlertInput>)> {
     let (mut seen, mut events) = (0, Vec::new());
     {
@@ -354,11 +166,16 @@ fn inputs(connection: &mut Connection, limit: u32) -> rusqlite::Result<(i64, Vec
         }
     }
     let state = load(connection)?;
-    let closed = state
+    let is_down = |condition: &Condition| condition.kind == TriggerKind::SourceDown && !condition.first_sight;
+    let (closed, others): (Vec<_>, Vec<_>) = state
         .conditions
         .into_iter()
-        .filter(|(_, known)| known.closed_while_up);
-    let closed: Vec<SourceKey> = closed.map(|(source, _)| source).collect();
+        .partition(|(_, known)| known.closed_while_up);
+    let down = others
+        .into_iter()
+        .filter(|(_, known)| known.conditions.iter().any(is_down));
+    let down = down.take(if events.is_empty() { DOWN } else { 0 });
+    let closed: Vec<SourceKey> = closed.into_iter().chain(down).map(|(source, _)| source).collect();
     let mut sources: Vec<SourceKey> = events.iter().map(|event| event.source.clone()).collect();
     sources.extend(closed.iter().cloned());
     sources.sort();

@@ -132,6 +132,7 @@ impl Inner {
         events: &[NewEvent],
         prepared: Prepared,
         options: &StateFileOptions,
+        has_alerts: bool,
     ) -> rusqlite::Result<Committed> {
         let mut done = Committed {
             rejected: prepared.rejected,
@@ -152,7 +153,7 @@ impl Inner {
             .iter()
             .filter(|event| !done.conflicts.contains(&event.event.source));
         let events: Vec<&NewEvent> = events.collect();
-        if options.has_alerts {
+        if has_alerts {
             alerts::receive(&transaction, &events)?;
         }
         if !options.has_sink {

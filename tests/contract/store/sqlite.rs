@@ -114,7 +114,7 @@ async fn a_newer_schema_is_refused_with_both_versions() {
                 refused,
                 StoreError::NewerSchema {
                     found: 99,
-                    known: 7,
+                    known: 8,
                     ..
                 }
             ),
@@ -204,7 +204,7 @@ async fn schema_1_file_is_readable_and_migrated_by_first_writer() {
     assert_eq!(of_history(&reader).await, "a");
     assert_eq!(schema().unwrap(), 1);
     let writer = place.writer().await;
-    assert_eq!(schema().unwrap(), 7);
+    assert_eq!(schema().unwrap(), 8);
     assert_eq!(name(&writer).await, expected);
     assert_eq!(of_history(&writer).await, "a");
     assert_eq!(name(&reader).await, expected);

@@ -1,7 +1,7 @@
 //! `sources history`: what changed about sources.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
 use clap_complete::ArgValueCompleter;
@@ -15,6 +15,7 @@ use crate::cli::reports::history::HistoryReport;
 use crate::cli::reports::sessions::SessionsReport;
 use crate::cli::source_arg::{self, SourceSelector};
 use crate::core::source::SourceKey;
+use crate::core::time::Timestamp;
 use crate::failure::{ExitCode, Failure};
 use crate::store::HistoryEntry;
 use crate::view;
@@ -104,8 +105,11 @@ async fn sessions(cx: &Context, args: &HistoryArgs, several: FoundSources) -> Re
         let verdict = &found.document.verdict;
         let broadcast = verdict.broadcast.as_ref();
         let current = broadcast.and_then(|stream| Some((stream.stream_id.as_str(), stream.started_at?)));
+        let streams = found.document.knowledge.evidence.stream.streams.iter();
+        let listed = streams.filter_map(|(id, stream)| Some((id.as_str(), stream.started_at()?)));
+        let starts: BTreeMap<&str, Timestamp> = listed.chain(current).collect();
         let entries = HistoryEntry::without_repeats(history);
-        let streams = view::past::sessions(&entries, current, &runs, verdict.stream.at);
+        let streams = view::past::sessions(&entries, &starts, &runs, verdict.stream.at);
         sessions.extend(streams.into_iter().map(|session| (key.clone(), session)));
     }
     sessions.retain(|(_, session)| since.is_none_or(|since| session.last_seen() >= since));
@@ -136,7 +140,6 @@ fn merged(histories: Vec<(SourceKey, Vec<HistoryEntry>)>) -> Vec<(SourceKey, His
 mod tests {
     use super::*;
     use crate::core::facet::Facet;
-    use crate::core::time::Timestamp;
     use crate::core::transition::Transition;
 
     #[test]
