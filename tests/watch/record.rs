@@ -162,10 +162,10 @@ fn pushes_of_all_platforms_replay_to_the_same_states() {
             .env("BITBRAT_KICK__WEBHOOK", "true")
     };
     let recorded = pushed(home(&sim, &sources, &listen));
-    let (mut daemon, address) = start(&recorded, &["--record", "fault.jsonl"]);
     let hook = format!("http://{listen}/webhooks/kick");
-    let order = |path: &str, fields: &Value| sim.order(path, fields);
     kick_order(&sim, "/__sim/kick/webhook", &json!({"url": hook}));
+    let order = |path: &str, fields: &Value| sim.order(path, fields);
+    let (mut daemon, address) = start(&recorded, &["--record", "fault.jsonl"]);
     until(&address, "/readyz", |status, _| status == 200);
     order(
         "/__sim/trigger",
@@ -207,7 +207,7 @@ fn pushes_of_all_platforms_replay_to_the_same_states() {
 fn recording_replaces_a_file_only_on_request() {
     let home = Home::new()
         .file("fault.jsonl", "precious")
-        .file("bitbrat.toml", "");
+        .file("bitbrat.toml", "[web]\nlisten = \"off\"\n");
     let refused = home.run(&["watch", "--record", "fault.jsonl"]).exits(2);
     refused
         .names_account("cannot record in fault.jsonl")
