@@ -197,10 +197,7 @@ async fn start(
     let mut storing: Option<overview::View> = None;
     let mut store_stats = None;
     if has(Role::Ingest) {
-        let (mut started, own) = ingest(app, bus.as_ref(), &store, tasks, &plan).await?;
-        if let Some(recording) = recording {
-            recording::start(app, &started, recording, tasks).await?;
-        }
+        let (mut started, own) = ingest(app, bus.as_ref(), &store, tasks, &plan, recording).await?;
         // A single round of probes ends before a listener could report anything.
         if !plan.once {
             extra = listeners::start(app, &mut started, listener.is_some()).await?;
@@ -367,6 +364,7 @@ async fn ingest(
     store: &Arc<dyn SourceStore>,
     tasks: &Tasks,
     plan: &Plan,
+    recording: Option<Recording>,
 ) -> Result<(Engine, Option<StoreStats>), Failure> {
     if app.settings.sources.is_empty() {
         return Err(Failure::new(ExitCode::Configuration, "no source is configured")
@@ -437,6 +435,9 @@ async fn ingest(
     };
     // A single round opened no connections, so none is reported as closed.
     let engine = Engine::start(parts, tasks, !plan.once)?;
+    if let Some(recording) = recording {
+        recording::start(app, &engine, recording, tasks).await?;
+    }
     let stats = match own {
         Some(persister) => Some(stats_of(&persister)),
         None => documents.map(|_| engine.store_stats()),

@@ -54,7 +54,7 @@ struct Observed {
 }
 
 enum Event {
-    Exchange(Sent, Result<(u16, HeaderMap, Bytes), Cow<'static, str>>),
+    Exchange(Box<Sent>, Result<(u16, HeaderMap, Bytes), Cow<'static, str>>),
     Open {
         socket: u64,
         path: String,
@@ -186,7 +186,7 @@ impl Tap {
             Err(error) => Err(error.code().text()),
         };
         let size = sent.body.len() + outcome.as_ref().map_or(0, |(_, _, body)| body.len());
-        self.observe(at, size, Event::Exchange(sent, outcome));
+        self.observe(at, size, Event::Exchange(Box::new(sent), outcome));
     }
 
     /// Records that a websocket was opened, or could not be; returns what records its frames.

@@ -277,7 +277,7 @@ impl Writer {
 
     fn exchange(
         &mut self,
-        sent: Sent,
+        sent: Box<Sent>,
         outcome: Result<(u16, HeaderMap, bytes::Bytes), std::borrow::Cow<'static, str>>,
     ) -> Exchange {
         let path = sent.url.path();
@@ -329,6 +329,8 @@ fn millis(time: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
     use crate::clock::SystemClock;
     use crate::lifecycle::Lifecycle;
@@ -383,7 +385,7 @@ mod tests {
             path: PathBuf::from("/dev/full"),
             written: 0,
             limit: LIMIT,
-            redactor: Redactor::new(Default::default()),
+            redactor: Redactor::new(HashSet::default()),
             recorder,
         };
         let header = Header {

@@ -51,6 +51,11 @@ fn states(body: &str) -> States {
     items.map(|item| (text(&item["key"]), state(item))).collect()
 }
 
+/// Whether a source has this text at a place of its state.
+fn has(states: &States, key: &str, place: usize, text: &str) -> bool {
+    states.get(key).is_some_and(|state| state[place] == text)
+}
+
 /// Waits until all sources are in a state, and returns the states.
 #[track_caller]
 fn wait_for(address: &str, is_reached: impl Fn(&States) -> bool) -> States {
@@ -92,9 +97,9 @@ fn follow_fault(address: &str, cause: impl Fn(&str)) -> States {
     until(address, "/readyz", |status, _| status == 200);
     wait_for(address, |states| states.len() == TWITCH.len());
     cause("stream");
-    wait_for(address, |states| states["twitch:777002"][1] == "ONLINE");
+    wait_for(address, |states| has(states, "twitch:777002", 1, "ONLINE"));
     cause("failure");
-    wait_for(address, |states| states["twitch:777001"][3] == "http.500");
+    wait_for(address, |states| has(states, "twitch:777001", 3, "http.500"));
     cause("revocation");
     wait_for(address, |states| {
         states.values().all(|state| state[2] == "REVOKED")
@@ -182,7 +187,7 @@ fn pushes_of_all_platforms_replay_to_the_same_states() {
             value["items"][0]["metrics"]["messagesIn"].as_u64() == Some(1)
         };
         wait_for(address, |states| {
-            states["kick:888002"][1] == "ONLINE" && counted("discord:888001")
+            has(states, "kick:888002", 1, "ONLINE") && counted("discord:888001")
         })
     };
     let first = is_pushed(&address);

@@ -1,6 +1,7 @@
 //! Starts the recording of the traffic with platforms.
 
 use crate::app::App;
+use crate::core::observation::Identity;
 use crate::core::platform::PlatformName;
 use crate::failure::Failure;
 use crate::lifecycle::Tasks;
@@ -20,7 +21,7 @@ pub(super) async fn start(
     let header = |platform: PlatformName| {
         let sources = engine.monitored.of(platform);
         let prefix = format!("{platform}/");
-        let accounts = accounts.iter().map(|identity| identity.as_str());
+        let accounts = accounts.iter().map(Identity::as_str);
         PlatformHeader {
             platform,
             sources: sources.iter().map(ToString::to_string).collect(),
