@@ -13,7 +13,7 @@ use url::Url;
 
 use crate::cli::context::Setup;
 use crate::cli::output::view::Cell;
-use crate::cli::output::{Listing, Note, Report as _, write_out};
+use crate::cli::output::{Listing, Note, Report as _, write_err, write_out};
 use crate::cli::reports::sim::{SimItem, SimLogin, environment};
 use crate::config;
 use crate::core::source::PlatformName;
@@ -127,6 +127,8 @@ async fn replay(
     let replaying = ReplayOptions {
         speed: args.speed,
         webhooks: args.webhooks.to_string(),
+        // The replay continues where standard error is closed.
+        report: Arc::new(|line| drop(write_err(&format!("{line}\n")))),
     };
     let replay = Replay::start(options, script, &replaying)
         .await

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::dates::Dates;
 use super::script::{Account, PlatformScript, Recorded, is_grant};
-use super::{CLIENT_ID, Replayed, sockets};
+use super::{CLIENT_ID, Replayed, Report, sockets};
 use crate::secrets::{self, MASK};
 use crate::sim::kit::PlatformSim;
 use crate::sim::tcp_faults::Wire;
@@ -32,6 +32,8 @@ pub(super) struct Player<W> {
     pub(super) speed: u32,
     /// Paths that are never answered by the recording.
     pub(super) own: &'static [&'static str],
+    /// Reports requests that were not recorded.
+    pub(super) report: Report,
 }
 
 impl<W> Clone for Player<W> {
@@ -42,6 +44,7 @@ impl<W> Clone for Player<W> {
             dates: Arc::clone(&self.dates),
             speed: self.speed,
             own: self.own,
+            report: Arc::clone(&self.report),
         }
     }
 }
@@ -95,12 +98,12 @@ fn comparable(body: &[u8], is_form: bool) -> Option<Body> {
 
 /// Answers a request of which no answer was recorded: with an error that is no platform's own, so that a client concludes nothing
 /// from it about a source.
-pub(super) async fn unrecorded(method: Method, uri: Uri) -> Response {
+pub(super) fn unrecorded(report: &Report, method: &Method, uri: &Uri) -> Response {
     let query = redact::query(uri.query());
     let mark = if query.is_empty() { "" } else { "?" };
     let request = secrets::quote(&format!("{method} {}{mark}{query}", uri.path()));
-    tracing::warn!("No answer was recorded for {request}");
     let message = format!("no answer was recorded for {request}");
+    report(&message);
     let body = json!({"error": "Not Found", "status": 404, "code": 0, "message": message});
     (StatusCode::NOT_FOUND, Json(body)).into_response()
 }

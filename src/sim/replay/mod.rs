@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::{Method, Uri};
 use axum::middleware;
 use axum::routing::any;
 use tokio_util::task::AbortOnDropHandle;
@@ -37,13 +38,18 @@ const CLIENT_SECRET: &str = "replay-secret";
 const UNKNOWN_USER: &str = "1";
 
 /// How a recording is replayed.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ReplayOptions {
     /// How many times faster than recorded frames, webhooks and answers follow.
     pub speed: u32,
     /// Where recorded webhooks are posted to.
     pub webhooks: String,
+    /// Reports a request of which no answer was recorded.
+    pub report: Report,
 }
+
+/// Takes a line for people.
+pub type Report = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// A platform that can be replayed.
 pub trait Replayed: Simulated {
@@ -214,10 +220,14 @@ impl Replay {
                 dates: Arc::clone(dates),
                 speed: options.speed,
                 own: prepared.own,
+                report: Arc::clone(&options.report),
             };
+            let report = Arc::clone(&options.report);
+            let missing =
+                any(move |method: Method, uri: Uri| std::future::ready(unrecorded(&report, &method, &uri)));
             let routes = std::mem::take(&mut prepared.routes)
-                .route("/", any(unrecorded))
-                .route("/{*path}", any(unrecorded))
+                .route("/", missing.clone())
+                .route("/{*path}", missing)
                 .layer(middleware::from_fn_with_state(begun.clone(), by_record::<W>));
             player = Some(begun);
             routes

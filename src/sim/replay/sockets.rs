@@ -24,7 +24,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Answers a request for a websocket with the next recorded one.
 pub(super) async fn play<W: Replayed>(player: Player<W>, upgrade: WebSocketUpgrade, wire: Wire) -> Response {
     let Some(script) = player.script.next_socket() else {
-        return unrecorded(Method::GET, Uri::from_static("/websocket")).await;
+        return unrecorded(&player.report, &Method::GET, &Uri::from_static("/websocket"));
     };
     if let Some(code) = &script.failed {
         let status = code.strip_prefix("http.").and_then(|status| status.parse().ok());
