@@ -210,7 +210,11 @@ fn pushes_of_all_platforms_replay_to_the_same_states() {
     }
 
     let replayed = replay(&recorded, &["--webhooks", &hook]);
-    let other = pushed(home(&replayed, &sources, &listen));
+    let other = pushed(home(&replayed, &sources, &listen))
+        .env("KICK_CLIENT_ID", "another-application")
+        .env("KICK_CLIENT_SECRET", "another-secret")
+        .env("TWITCH_CLIENT_ID", "another-application")
+        .env("TWITCH_CLIENT_SECRET", "another-secret");
     let (mut daemon, address) = start(&other, &[]);
     let second = is_pushed(&address);
     // Which probes precede the first push differs between two runs, and what was not recorded is an error.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::dates::Dates;
 use super::script::{Account, PlatformScript, Recorded, is_grant};
-use super::{CLIENT_ID, Replayed, Report, sockets};
+use super::{Replayed, Report, sockets};
 use crate::secrets::{self, MASK};
 use crate::sim::kit::PlatformSim;
 use crate::sim::tcp_faults::Wire;
@@ -34,6 +34,8 @@ pub(super) struct Player<W> {
     pub(super) own: &'static [&'static str],
     /// Reports requests that were not recorded.
     pub(super) report: Report,
+    /// The client id in checks of tokens.
+    pub(super) client_id: &'static str,
 }
 
 impl<W> Clone for Player<W> {
@@ -45,6 +47,7 @@ impl<W> Clone for Player<W> {
             speed: self.speed,
             own: self.own,
             report: Arc::clone(&self.report),
+            client_id: self.client_id,
         }
     }
 }
@@ -168,7 +171,7 @@ impl<W: Replayed> Player<W> {
             Value::Array(values) => values.iter_mut().for_each(|value| self.serve(value, name, at)),
             Value::String(text) => {
                 if name == "client_id" && text == MASK {
-                    CLIENT_ID.clone_into(text);
+                    self.client_id.clone_into(text);
                 } else if let Some(path) = text.strip_prefix(SOCKET_BASE) {
                     *text = format!("{}{path}", self.sim.ws());
                 } else if let Some(moved) = self.dates.moved_text(text, at, now) {

@@ -72,6 +72,8 @@ pub struct Prepared {
     pub routes: Router,
     /// Paths that are never answered by the recording.
     pub own: &'static [&'static str],
+    /// The client id in checks of tokens; a client may be configured with another one.
+    pub client_id: &'static str,
     /// The client's settings, without addresses.
     pub settings: Vec<Setting>,
     /// The accounts with their new tokens.
@@ -221,6 +223,7 @@ impl Replay {
                 speed: options.speed,
                 own: prepared.own,
                 report: Arc::clone(&options.report),
+                client_id: prepared.client_id,
             };
             let report = Arc::clone(&options.report);
             let missing =

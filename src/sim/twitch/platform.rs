@@ -75,6 +75,7 @@ impl Replayed for World {
             routes: oauth::routes(twitch.clone()),
             settings,
             logins,
+            client_id: replay::CLIENT_ID,
             ..Prepared::default()
         }
     }
