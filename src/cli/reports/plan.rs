@@ -141,7 +141,15 @@ impl Report for PlanReport {
             humane::count(allowance.sockets as u64, "socket"),
             allowance.spare_sockets,
         );
-        vec![Note::Summary(vec![Cell::new(summary)])]
+        let transport = format!(
+            "transport: {:?}: {}",
+            self.plan.transport, self.plan.transport_reason
+        )
+        .to_lowercase();
+        vec![
+            Note::Summary(vec![Cell::new(summary)]),
+            Note::Summary(vec![Cell::new(transport)]),
+        ]
     }
 }
 
