@@ -54,6 +54,7 @@ impl PlanReport {
             .plan
             .connections
             .iter()
+            .filter(|line| line.identity.as_str() != crate::platforms::twitch::APP)
             .partition(|line| line.identity.as_str() == crate::platforms::twitch::BOT);
         Allowance {
             cost: self.plan.cost,

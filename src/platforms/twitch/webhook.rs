@@ -1,6 +1,7 @@
 //! The webhook for `user.authorization.revoke`, which Twitch does not send over websockets: verified deliveries, and the
 //! subscription for them. <https://dev.twitch.tv/docs/eventsub/handling-webhook-events/>
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -246,7 +247,10 @@ impl RevocationWebhook {
 
     fn tag(&self) -> String {
         let tag = hmac::sign(&self.key(), self.callback.as_bytes());
-        tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+        tag.as_ref().iter().fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
     }
 
     fn recall(&self) -> Option<Stored> {

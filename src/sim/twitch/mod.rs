@@ -19,6 +19,8 @@ mod stream;
 mod tokens;
 mod world;
 
+#[cfg(test)]
+pub(in crate::sim) use eventsub::shard_of;
 pub use eventsub::{
     ChatSpec, ConduitAct, ConduitKnobs, Duplicate, EventSubKnobs, ModerationSpec, Reconnect, SocketAct,
 };

@@ -99,7 +99,7 @@ pub(super) struct Late {
 }
 
 /// Returns the shard that events with this value of a condition belong to.
-pub(super) fn shard_of(key: &str, shard_count: usize) -> usize {
+pub(in crate::sim) fn shard_of(key: &str, shard_count: usize) -> usize {
     let number = key
         .bytes()
         .fold(0_usize, |sum, byte| (sum * 10 + usize::from(byte)) % 1_000_003);

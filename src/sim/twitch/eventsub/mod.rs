@@ -20,6 +20,8 @@ mod webhooks;
 pub(super) mod ws;
 
 pub use chat::ChatSpec;
+#[cfg(test)]
+pub(in crate::sim) use conduits::shard_of;
 pub use conduits::{ConduitAct, ConduitKnobs};
 pub use knobs::{Duplicate, EventSubKnobs};
 pub use moderation::ModerationSpec;

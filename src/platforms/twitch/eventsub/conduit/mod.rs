@@ -520,14 +520,13 @@ impl Conduit {
             .disabled
             .iter()
             .any(|shard| !self.health.disabled.contains(shard));
-        if !self.delivers() {
-            if self.is_covering {
-                let (disabled, of) = (&self.health.disabled, count);
-                let reason = format!("shards {disabled:?} of {of} receive nothing");
-                self.uncover(Failure::transient(Code::TwitchConduitShards, reason));
+        if self.delivers() {
+            if !self.is_covering || is_restored {
+                self.cover();
             }
-        } else if !self.is_covering || is_restored {
-            self.cover();
+        } else if self.is_covering {
+            let reason = format!("shards {:?} of {count} receive nothing", self.health.disabled);
+            self.uncover(Failure::transient(Code::TwitchConduitShards, reason));
         }
     }
 

@@ -11,12 +11,11 @@ use super::super::super::wire::Pagination;
 use super::super::rest::is_rate_limit;
 use super::shards::ShardInfo;
 use crate::core::source::PlatformName;
-use crate::http::Answer;
+use crate::http::{Answer, HttpError};
 use crate::platforms::PlatformError;
 use crate::platforms::kit::answer::{Asked, reason};
-use crate::platforms::kit::lenient::{Rows, lenient, or_default, text};
+use crate::platforms::kit::lenient::{Rows, or_default, text};
 use crate::platforms::kit::meter::Meter;
-use crate::platforms::kit::oauth::Access;
 
 /// Maximum number of pages that are read of a list of shards: 20,000 shards, 100 per page.
 const MOST_PAGES: usize = 200;
@@ -65,7 +64,7 @@ pub(super) struct ShardError {
 #[derive(Debug, Deserialize)]
 struct Shards {
     data: Rows<ShardInfo>,
-    #[serde(default, deserialize_with = "lenient")]
+    #[serde(default, deserialize_with = "or_default")]
     pagination: Pagination,
 }
 
@@ -80,23 +79,26 @@ fn address(twitch: &TwitchPlatform, method: Method, path: &str) -> RequestBuilde
 async fn send(
     twitch: &TwitchPlatform,
     asked: Asked,
-    request: impl Fn() -> RequestBuilder,
+    request: impl Fn() -> RequestBuilder + Send + Sync,
 ) -> Result<Answer, PlatformError> {
     let meter = Meter::silent();
-    let once = async |access: &Access| twitch.helix.send(access, request(), &meter).await;
     let access = twitch.auth.access(&options::app(), &meter).await?;
-    let outcome = once(&access).await;
+    let outcome = twitch.helix.send(&access, request(), &meter).await;
     let refused = match &outcome {
         Ok(answer) if answer.status == 401 => reason(answer),
-        Ok(answer) => return Ok(answer.clone()),
-        Err(_) => return asked.judge(outcome),
+        _ => return received(asked, outcome),
     };
     match twitch.auth.after_refusal(&access, &refused, &meter).await? {
-        Some(renewed) => match once(&renewed).await {
-            Ok(answer) => Ok(answer),
-            error => asked.judge(error),
-        },
+        Some(renewed) => received(asked, twitch.helix.send(&renewed, request(), &meter).await),
         None => asked.judge(outcome),
+    }
+}
+
+/// Returns an answer whatever its status.
+fn received(asked: Asked, outcome: Result<Answer, HttpError>) -> Result<Answer, PlatformError> {
+    match outcome {
+        Ok(answer) => Ok(answer),
+        failed => asked.judge(failed),
     }
 }
 
