@@ -312,7 +312,10 @@ async fn sixth_conduit_is_refused_and_none_is_deleted() {
     for count in 1..=5 {
         *shared.memory.0.lock() = None;
         listeners.push(shared.listen(1, &[0]));
-        eventually("a conduit is created", || shared.conduits().len() == count).await;
+        eventually("a conduit is created", || {
+            shared.conduits().len() == count && shared.memory.recall("app").is_some()
+        })
+        .await;
     }
     *shared.memory.0.lock() = None;
     let sixth = shared.listen(1, &[0]);

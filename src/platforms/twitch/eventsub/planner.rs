@@ -5,12 +5,14 @@
 //! subscription costs one point, or nothing if the broadcaster has authorized the application (and in the user's own channel).
 //! <https://dev.twitch.tv/docs/eventsub/manage-subscriptions/#subscription-limits>
 
+mod transport;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::Serialize;
 
+pub use self::transport::{PushTransport, TransportChoice};
 use super::super::options::APP;
 use super::kinds::{Kind, Subscription};
 use crate::core::observation::Identity;
@@ -123,40 +125,6 @@ pub struct Polled {
     pub source: SourceKey,
     /// Why it is not subscribed; thousands may share a reason.
     pub reason: Arc<str>,
-}
-
-/// How messages are pushed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PushTransport {
-    /// Subscriptions of sockets, with the tokens of users.
-    #[default]
-    Websocket,
-    /// Subscriptions of a conduit, with the application's token.
-    Conduit,
-}
-
-/// Which transport is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum TransportChoice {
-    /// Websockets as long as their limits suffice.
-    Auto,
-    #[default]
-    Websocket,
-    Conduit,
-}
-
-impl FromStr for TransportChoice {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "websocket" => Ok(Self::Websocket),
-            "conduit" => Ok(Self::Conduit),
-            _ => Err(()),
-        }
-    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]

@@ -24,7 +24,7 @@ pub(super) struct Conduit {
     pub(super) shards: BTreeMap<usize, Shard>,
     /// Since when no shard is enabled.
     pub(super) dead_since: Option<Timestamp>,
-    /// Messages that no shard received.
+    /// Messages about channels that no shard received.
     pub(super) dropped: u64,
     /// Updates of shards that were accepted.
     pub(super) attached: u64,
@@ -144,7 +144,10 @@ impl EventSub {
                 .into_iter()
                 .collect()
         };
+        // Only messages about channels, whose ids are numbers, count as dropped.
+        let is_about_channel = key.bytes().all(|digit| digit.is_ascii_digit());
         if sockets.is_empty()
+            && is_about_channel
             && let Some(conduit) = self.conduits.get_mut(id)
         {
             conduit.dropped += 1;

@@ -1,16 +1,18 @@
 //! A conduit: subscriptions that belong to the application and survive sockets, and a socket that receives the messages of some of
 //! its shards.
 //!
-//! Pure: `shards`. The others: `setup` finds or creates the conduit, `rest` makes the calls, `status` publishes. The socket has the
-//! same life cycle as any other (`machine`); in place of subscriptions, assigning the shards makes it proven.
+//! Pure: `shards`. The others: `setup` finds or creates the conduit, `rest` and `calls` make the calls, `results` applies their answers,
+//! `incoming` the messages of the socket, `status` publishes. The socket has the same life cycle as any other (`machine`); in place of subscriptions, assigning the shards makes it proven.
 
 mod calls;
+mod incoming;
 mod rest;
+mod results;
 mod setup;
 mod shards;
 mod status;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,25 +21,23 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use self::calls::{ConduitCalls, Finished};
+use self::calls::ConduitCalls;
 use self::rest::ConduitInfo;
 use self::shards::Health;
-use super::connection::calls::{Calls, Completed};
+use super::connection::calls::Calls;
 use super::connection::clocks::Clocks;
-use super::connection::reports::{Reports, Revocation, source_of};
+use super::connection::reports::{Reports, source_of};
 use super::connection::{Context, connection_name};
-use super::hub::{Notification, Present};
+use super::hub::Present;
 use super::kinds::{Kind, Subscription};
 use super::machine::{self, Effect, Failure, Input, Millis, Phase, SocketId, State};
-use super::messages::{self, Body, SubscriptionInfo};
-use super::rest::{Bill, Created, Target};
-use super::socket::{End, Frame};
-use super::subscription_set::{Coverage, CreateOutcome, Stand, SubscriptionSet};
+use super::rest::Target;
+use super::socket::Frame;
+use super::subscription_set::{Coverage, Stand, SubscriptionSet};
 use crate::core::code::Code;
 use crate::core::observation::ErrorInfo;
-use crate::core::source::{PlatformName, SourceKey};
+use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
-use crate::platforms::PlatformError;
 use crate::platforms::twitch::options;
 
 pub use setup::{ConduitFile, ConduitMemory, ConduitOptions};
@@ -379,7 +379,7 @@ impl Conduit {
         let of_streams = wanted
             .iter()
             .filter(|subscription| subscription.kind.is_of_stream());
-        let sources: std::collections::BTreeSet<SourceKey> = of_streams.filter_map(source_of).collect();
+        let sources: BTreeSet<SourceKey> = of_streams.filter_map(source_of).collect();
         self.reports.set_sources(sources, at);
         let client = self.cx.twitch.options.client_id.clone().unwrap_or_default();
         wanted.push(Subscription::new(Kind::ShardDisabled, &client));
@@ -413,303 +413,5 @@ impl Conduit {
         self.health = Health::default();
         let reason = format!("the conduit `{}` does not exist any more", lost.id);
         self.uncover(Failure::transient(Code::TwitchConduit, reason));
-    }
-
-    fn finished(&mut self, finished: Finished) {
-        let now = self.now();
-        self.dirty = true;
-        match finished {
-            Finished::Established(Ok(conduit)) => {
-                info!(
-                    conduit = conduit.id,
-                    shards = conduit.shard_count,
-                    "Using a conduit"
-                );
-                self.setup_failures = 0;
-                self.conduit = Some(conduit);
-                self.due.list = Some(now);
-                // The session of a lost conduit continues with the next one.
-                self.due.attach = self.session().map(|_| now);
-                self.health.lost.clone_from(&self.options.own_shards);
-            }
-            Finished::Established(Err(failure)) => {
-                let index = self.setup_failures.min(SETUP_AGAIN.len() - 1);
-                self.setup_failures += 1;
-                self.due.setup = Some(now + SETUP_AGAIN[index]);
-                self.uncover(failure);
-            }
-            Finished::Attached {
-                conduit,
-                session,
-                shards,
-                updated,
-            } if self.is_current(&conduit, &session) => self.attached(&session, &shards, updated),
-            Finished::Checked { conduit, listed }
-                if self.conduit.as_ref().is_some_and(|own| own.id == conduit) =>
-            {
-                self.checked(listed);
-            }
-            // About a conduit or session that is no longer used.
-            Finished::Attached { .. } | Finished::Checked { .. } => {}
-        }
-    }
-
-    fn is_current(&self, conduit: &str, session: &str) -> bool {
-        self.conduit.as_ref().is_some_and(|own| own.id == conduit)
-            && self.session().is_some_and(|own| own == session)
-    }
-
-    fn attached(
-        &mut self,
-        session: &str,
-        wanted: &[usize],
-        updated: Result<Option<rest::Updated>, PlatformError>,
-    ) {
-        let now = self.now();
-        let failed: BTreeMap<usize, String> = match updated {
-            Ok(None) => return self.lost_conduit(),
-            Ok(Some(updated)) => shards::failed(&updated, session, wanted),
-            Err(error) => wanted.iter().map(|shard| (*shard, error.to_string())).collect(),
-        };
-        self.not_attached = failed
-            .iter()
-            .next()
-            .map(|(shard, reason)| format!("shard {shard}: {reason}"));
-        if let Some(reason) = &self.not_attached {
-            debug!(connection = self.name, reason, "Shards were not assigned");
-            self.due.attach = Some(
-                now + if self.state.is_up() {
-                    CHECK_AGAIN
-                } else {
-                    ATTACH_AGAIN
-                },
-            );
-        }
-        let succeeded = wanted.iter().any(|shard| !failed.contains_key(shard));
-        self.health.lost = failed.into_keys().collect();
-        if succeeded {
-            self.step(Input::Accepted(session.to_owned()));
-            // Only the list shows whether all shards are enabled, those of other processes included.
-            self.due.shards = Some(now);
-        }
-    }
-
-    fn checked(&mut self, listed: Result<Option<Vec<shards::ShardInfo>>, PlatformError>) {
-        let now = self.now();
-        let listed = match listed {
-            Ok(Some(listed)) => listed,
-            Ok(None) => return self.lost_conduit(),
-            Err(error) => {
-                debug!(connection = self.name, error = %error, "The shards cannot be listed");
-                self.due.shards = Some(now + CHECK_AGAIN);
-                return;
-            }
-        };
-        let Some(conduit) = &self.conduit else { return };
-        let (count, session) = (conduit.shard_count, self.session());
-        let before = std::mem::replace(
-            &mut self.health,
-            Health::of(&listed, count, &self.options.own_shards, session.as_deref()),
-        );
-        let is_healthy = self.health.disabled.is_empty() && self.health.lost.is_empty();
-        self.due.shards = Some(now + if is_healthy { CHECK_SHARDS } else { CHECK_AGAIN });
-        if session.is_some() && self.state.is_up() && !self.health.lost.is_empty() {
-            self.due.attach = self.due.attach.or(Some(now));
-        }
-        let is_restored = before
-            .disabled
-            .iter()
-            .any(|shard| !self.health.disabled.contains(shard));
-        if self.delivers() {
-            if !self.is_covering || is_restored {
-                self.cover();
-            }
-        } else if self.is_covering {
-            let reason = format!("shards {:?} of {count} receive nothing", self.health.disabled);
-            self.uncover(Failure::transient(Code::TwitchConduitShards, reason));
-        }
-    }
-
-    fn completed(&mut self, completed: Completed) {
-        match completed {
-            Completed::Opened(id, Ok(frames), close) => {
-                self.closers.insert(id, close);
-                self.frames.push(frames);
-                self.step(Input::Opened(id));
-            }
-            Completed::Opened(socket, Err((failure, permanent)), _) => self.step(Input::NotOpened {
-                socket,
-                failure,
-                permanent,
-            }),
-            Completed::Created(conduit, subscription, created) => {
-                if self.conduit.as_ref().is_some_and(|own| own.id == conduit) {
-                    self.created(&subscription, created);
-                }
-            }
-            Completed::Listed { session, listed, .. } => {
-                if self.conduit.as_ref().map(|own| &own.id) == session.as_ref() {
-                    self.listed(listed);
-                }
-            }
-            Completed::Deleted(Ok(())) => self.subscriptions.capacity_freed(self.clocks.now()),
-            Completed::Deleted(Err(error)) => {
-                debug!(connection = self.name, error = %error, "A subscription was not deleted");
-            }
-        }
-    }
-
-    fn created(&mut self, subscription: &Subscription, created: Created) {
-        self.dirty = true;
-        let now = self.now();
-        if let Created::Enabled { cost, .. } = &created {
-            // The limit of conduits is another one than that of sockets.
-            self.cx.hub.record_cost(subscription, *cost, Bill::default());
-        }
-        match self.subscriptions.created(subscription, created, now) {
-            CreateOutcome::Accepted => self.accepted(subscription),
-            CreateOutcome::CompareList => self.due.list = self.due.list.map(|at| at.min(now + ATTACH_AGAIN)),
-            CreateOutcome::SessionGone => self.lost_conduit(),
-            CreateOutcome::NotAccepted { code, reason } => {
-                let at = self.twitch_now();
-                self.reports.not_accepted(subscription, code, &reason, at);
-            }
-            CreateOutcome::Unauthorized(reason) => {
-                let code = Code::Unauthorized(PlatformName::Twitch);
-                self.last_error = Some(ErrorInfo::new(code, &reason));
-            }
-            CreateOutcome::Waiting | CreateOutcome::TooManySockets(_) => {}
-        }
-    }
-
-    /// Compares Twitch's list with ours.
-    fn listed(&mut self, listed: Result<(Vec<SubscriptionInfo>, Bill), PlatformError>) {
-        let now = self.now();
-        let (listed, _) = match listed {
-            Ok(listed) => listed,
-            Err(error) => {
-                debug!(connection = self.name, error = %error, "The subscriptions cannot be listed");
-                self.due.list = Some(now + COMPARE_AGAIN);
-                return;
-            }
-        };
-        self.is_listed = true;
-        let mut found = BTreeMap::new();
-        let mut equal = Vec::new();
-        for info in listed.iter().filter(|info| info.status == "enabled") {
-            let Some(subscription) = Subscription::from_info(info) else {
-                continue;
-            };
-            if found.contains_key(&subscription) {
-                equal.push(info.id.clone());
-            } else {
-                found.insert(subscription, (info.id.clone(), info.cost));
-            }
-        }
-        let (accepted, lost) = self.subscriptions.compare(&found, &equal, now);
-        if !lost.is_empty() {
-            self.reports.expect(now, self.twitch_now());
-        }
-        for subscription in accepted {
-            self.accepted(&subscription);
-        }
-        let is_waiting = !self.options.keeps_subscriptions() && !self.subscriptions.is_complete();
-        self.due.list = Some(now + if is_waiting { COMPARE_AGAIN } else { COMPARE });
-        self.dirty = true;
-    }
-
-    fn frame(&mut self, socket: SocketId, frame: Frame) {
-        let text = match frame {
-            Frame::Text(text) => text,
-            Frame::Binary(length) => {
-                self.cx.hub.binary(length, self.twitch_now());
-                return self.step(Input::Received(socket));
-            }
-            Frame::Ended(end) => {
-                self.closers.remove(&socket);
-                return self.step(match end {
-                    End::Closed(code) => Input::Closed { socket, code },
-                    End::Refused(failure) => Input::Broken { socket, failure },
-                });
-            }
-        };
-        let Some(message) = messages::read(&text) else {
-            self.cx.hub.unreadable_frame(&self.name, &text, self.twitch_now());
-            return self.step(Input::Received(socket));
-        };
-        match message.body {
-            Body::Welcome {
-                session,
-                keepalive_secs,
-            } => {
-                if let Some(theirs) = message.at {
-                    self.clocks.welcomed(theirs, self.cx.twitch.clock.now());
-                }
-                return self.step(Input::Welcome {
-                    socket,
-                    session,
-                    keepalive_secs,
-                });
-            }
-            Body::Reconnect { url } => return self.step(Input::Reconnect { socket, url }),
-            Body::Notification { kind, channel, event } => {
-                if kind == Kind::ShardDisabled.name() {
-                    self.due.shards = Some(self.now());
-                }
-                self.cx.hub.notified(&Notification {
-                    id: &message.id,
-                    kind: &kind,
-                    event: event.get(),
-                    channel: channel.as_deref(),
-                    at: message.at,
-                    present: self.present(),
-                });
-            }
-            Body::Revocation(info) => self.revoked(&info),
-            Body::Keepalive => {}
-            Body::Unreadable { kind } => self.cx.hub.unreadable(&kind, self.twitch_now()),
-            Body::Unknown(kind) => {
-                debug!(connection = self.name, kind, "A message of an unknown type");
-                self.cx.hub.unknown();
-            }
-        }
-        self.step(Input::Received(socket));
-    }
-
-    fn revoked(&mut self, info: &SubscriptionInfo) {
-        if info.status == "conduit_deleted" {
-            return self.lost_conduit();
-        }
-        let Some(subscription) = Subscription::from_info(info) else {
-            return self.cx.hub.unknown();
-        };
-        let (now, at) = (self.now(), self.twitch_now());
-        let revocation = Revocation::of(&info.status);
-        let (code, reason, again) = (revocation.code, revocation.reason, revocation.again_after());
-        let is_current = self
-            .subscriptions
-            .revoked(&subscription, &info.id, code, reason, again, now);
-        if let Some(source) = source_of(&subscription).filter(|_| is_current) {
-            self.reports.revoked(source, &subscription, &revocation, at);
-        }
-        self.dirty = true;
-    }
-
-    /// Reconnects when polls observe changes of several channels that were not pushed. With shards in other processes that proves
-    /// nothing: their messages arrive there.
-    fn detect_missed_events(&mut self) {
-        const MISSING_TO_RECONNECT: usize = 3;
-        if !self.options.has_all_shards() {
-            return;
-        }
-        let at = self.twitch_now();
-        let polled = self.cx.twitch.skew.correct(self.cx.twitch.clock.now());
-        let suspects = self.reports.report_missed_events(polled, at);
-        if suspects.len() >= MISSING_TO_RECONNECT {
-            self.step(Input::Refresh);
-        } else if !suspects.is_empty() {
-            let now = self.now();
-            (self.due.shards, self.due.list) = (Some(now), self.due.list.map(|at| at.min(now)));
-        }
     }
 }

@@ -49,6 +49,8 @@ pub(super) fn failed(updated: &Updated, session: &str, wanted: &[usize]) -> BTre
 pub(super) struct Health {
     /// Our own that are not assigned to our session.
     pub(super) lost: Vec<usize>,
+    /// Those of them that another session receives.
+    pub(super) elsewhere: Vec<usize>,
     /// All that receive nothing, ours included.
     pub(super) disabled: Vec<usize>,
 }
@@ -66,8 +68,10 @@ impl Health {
             let known = by_id.get(id).map(|shard| shard.transport.session_id.as_str());
             is_enabled(id) && known == session
         };
+        let lost: Vec<_> = own.iter().copied().filter(|id| !is_ours(id)).collect();
         Self {
-            lost: own.iter().copied().filter(|id| !is_ours(id)).collect(),
+            elsewhere: lost.iter().copied().filter(is_enabled).collect(),
+            lost,
             disabled: (0..shard_count).filter(|id| !is_enabled(id)).collect(),
         }
     }
@@ -75,7 +79,8 @@ impl Health {
     /// Returns whether every message reaches a shard: Twitch tries one other shard when one is disabled, and drops the message
     /// when that one is disabled too.
     pub(super) fn loses_nothing(&self, shard_count: usize) -> bool {
-        self.disabled.is_empty() || (self.disabled.len() == 1 && shard_count > 1)
+        let is_received = self.disabled.is_empty() || (self.disabled.len() == 1 && shard_count > 1);
+        is_received && self.elsewhere.is_empty()
     }
 }
 
@@ -143,6 +148,7 @@ mod tests {
             (health.lost.as_slice(), health.disabled.as_slice()),
             (&[1, 2][..], &[2, 3][..])
         );
+        assert_eq!(health.elsewhere, [1]);
         for (disabled, count, nothing_lost) in [
             (vec![], 1, true),
             (vec![0], 1, false),
