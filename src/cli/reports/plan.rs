@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::cli::output::view::{Cell, Column, Tone, View};
 use crate::cli::output::{Note, Report, humane};
 use crate::core::time::Timestamp;
-use crate::platforms::twitch::eventsub::planner::{Channel, Plan};
+use crate::platforms::twitch::eventsub::planner::{Channel, Plan, PushTransport};
 use crate::view::listening::Listening;
 
 /// The plan for every Twitch channel.
@@ -142,15 +142,16 @@ impl Report for PlanReport {
             humane::count(allowance.sockets as u64, "socket"),
             allowance.spare_sockets,
         );
-        let transport = format!(
-            "transport: {:?}: {}",
-            self.plan.transport, self.plan.transport_reason
-        )
-        .to_lowercase();
-        vec![
-            Note::Summary(vec![Cell::new(summary)]),
-            Note::Summary(vec![Cell::new(transport)]),
-        ]
+        let mut notes = vec![Note::Summary(vec![Cell::new(summary)])];
+        if !self.plan.transport_reason.is_empty() {
+            let over = match self.plan.transport {
+                PushTransport::Websocket => "websockets",
+                PushTransport::Conduit => "a conduit",
+            };
+            let transport = format!("pushed over {over}: {}", self.plan.transport_reason);
+            notes.push(Note::Summary(vec![Cell::new(transport)]));
+        }
+        notes
     }
 }
 

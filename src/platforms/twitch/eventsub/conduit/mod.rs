@@ -16,6 +16,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::FutureExt;
 use futures_util::stream::{BoxStream, SelectAll, StreamExt};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -44,6 +45,8 @@ pub use setup::{ConduitFile, ConduitMemory, ConduitOptions};
 
 /// The loop checks the clocks at least this often.
 const LONGEST_SLEEP: Millis = 5_000;
+/// Maximum number of messages read at once.
+const MAX_FRAMES_AT_ONCE: usize = 1_000;
 /// How often the shards are checked: that one is disabled may not be reported.
 const CHECK_SHARDS: Millis = 60_000;
 /// How soon they are checked again after a failure.
@@ -225,9 +228,7 @@ impl Conduit {
             self.conduit_calls.establish(self.options.clone());
         }
         if let Some(conduit) = self.conduit.clone() {
-            if self.state.deadline().is_some_and(|deadline| deadline <= now) {
-                self.step(Input::Tick);
-            }
+            self.tick();
             if take(&mut self.due.shards) {
                 self.conduit_calls.check(conduit.id.clone());
             }
@@ -250,6 +251,26 @@ impl Conduit {
             self.detect_missed_events();
         }
         self.publish();
+    }
+
+    /// Executes a timeout of the socket. If the loop itself was delayed, frames that are ready are read before.
+    fn tick(&mut self) {
+        let is_due = |conduit: &Self| {
+            let now = conduit.now();
+            conduit.state.deadline().is_some_and(|deadline| deadline <= now)
+        };
+        for _ in 0..MAX_FRAMES_AT_ONCE {
+            if !is_due(self) {
+                return;
+            }
+            match self.frames.next().now_or_never() {
+                Some(Some((socket, frame))) => self.frame(socket, frame),
+                _ => break,
+            }
+        }
+        if is_due(self) {
+            self.step(Input::Tick);
+        }
     }
 
     /// Assigns those of our shards that are lost, and all of them to a new session.
@@ -302,6 +323,7 @@ impl Conduit {
             Effect::Subscribe { session } => {
                 debug!(connection = self.name, "Welcomed");
                 self.cx.hub.note_sessions(&self.name, &[session]);
+                self.not_attached = None;
                 self.due.attach = Some(now);
             }
             Effect::Moved { session } => {
