@@ -209,10 +209,14 @@ pub fn plan(channels: &[Channel], known: &PlannerInput) -> Plan {
             plan_conduit(channels, known),
             "a conduit is in use since the channels exceeded the limits of websockets".to_owned(),
         ),
+        // Without a token of the bot there is nothing whose limits could be exceeded.
+        TransportChoice::Auto if known.bot.is_none() => with(
+            plan_websockets(channels, known),
+            "there is no usable token of the bot".to_owned(),
+        ),
         TransportChoice::Auto => {
             let plan = plan_websockets(channels, known);
-            // Without a token of the bot there is nothing whose limits could be exceeded.
-            let exceeding = if known.bot.is_some() { plan.polled.len() } else { 0 };
+            let exceeding = plan.polled.len();
             let (all, limits) = (channels.len(), &known.limits);
             let exceed = format!(
                 "{exceeding} of {all} channels exceed the limits of websockets ({} points, {} sockets)",
