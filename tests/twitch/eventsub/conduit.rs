@@ -57,17 +57,10 @@ impl Shared {
         })
     }
 
-    async fn up(&self, harness: &ListenerHarness) {
-        eventually("all channels are covered by the conduit", || {
-            [RAT, CAT, DOG].iter().all(|id| harness.is_up(id)) && covers(harness)
-        })
-        .await;
-    }
-
     /// Starts a listener with all of three shards, and waits until everything is subscribed.
     async fn complete(&self) -> ListenerHarness {
         let harness = self.listen(3, &[0, 1, 2]);
-        self.up(&harness).await;
+        up(&harness).await;
         eventually("everything is subscribed", || enabled(&harness.status()) == 11).await;
         harness
     }
@@ -105,6 +98,13 @@ impl Shared {
         })
         .await;
     }
+}
+
+async fn up(harness: &ListenerHarness) {
+    eventually("all channels are covered by the conduit", || {
+        [RAT, CAT, DOG].iter().all(|id| harness.is_up(id)) && covers(harness)
+    })
+    .await;
 }
 
 fn covers(harness: &ListenerHarness) -> bool {
@@ -151,7 +151,7 @@ async fn lost_socket_is_attached_again_and_all_are_polled() {
             .all(|(id, before)| looks(id) > before)
     })
     .await;
-    shared.up(&harness).await;
+    up(&harness).await;
     shared.delivers(CAT, &[&harness]).await;
     assert_eq!((shared.created(), shared.conduits().len()), (11, 1));
 }
@@ -173,7 +173,7 @@ async fn shards_that_are_not_attached_are_a_failure_until_they_are() {
         eventually(fault, || harness.is_down(RAT)).await;
         assert!(!covers(&harness), "{fault}");
         shared.knobs(|knobs| *knobs = ConduitKnobs::default());
-        shared.up(&harness).await;
+        up(&harness).await;
         shared.delivers(RAT, &[&harness]).await;
     }
 }
@@ -190,7 +190,7 @@ async fn shard_that_did_not_follow_a_moved_socket_is_attached() {
         shared.conduits()[0]["attached"].as_u64().unwrap() >= attached + 3
     })
     .await;
-    shared.up(&harness).await;
+    up(&harness).await;
     shared.delivers(RAT, &[&harness]).await;
     assert_eq!(shared.created(), 11);
 }
@@ -206,7 +206,7 @@ async fn vanished_conduit_is_replaced_with_all_subscriptions() {
         conduits.len() == 1 && conduits[0]["id"] != before && shared.created() == 22
     })
     .await;
-    shared.up(&harness).await;
+    up(&harness).await;
     shared.delivers(DOG, &[&harness]).await;
     assert_eq!(
         shared.memory.recall("app"),
@@ -230,7 +230,7 @@ async fn stolen_or_disabled_shard_is_taken_back() {
                 shared.conduits()[0]["attached"].as_u64().unwrap() > attached
             })
             .await;
-            shared.up(&harness).await;
+            up(&harness).await;
             for id in [RAT, CAT, DOG] {
                 shared.delivers(id, &[&harness]).await;
             }
@@ -249,7 +249,7 @@ async fn members_share_shards_and_one_may_fail() {
     let second = shared.listen(3, &[1]);
     let mut third = shared.listen(3, &[2]);
     for harness in [&first, &second, &third] {
-        shared.up(harness).await;
+        up(harness).await;
     }
     for id in [RAT, CAT, DOG] {
         shared.delivers(id, &[&first, &second, &third]).await;
@@ -262,7 +262,7 @@ async fn members_share_shards_and_one_may_fail() {
     // One other shard takes over, so nothing is lost.
     assert!(first.is_up(RAT) && second.is_up(RAT));
     let again = shared.listen(3, &[2]);
-    shared.up(&again).await;
+    up(&again).await;
     eventually("all are polled after the gap of a shard", || {
         first.looks(RAT, Probe::Stream) > looks
     })
@@ -277,16 +277,16 @@ async fn two_dead_shards_are_reported_as_lost_messages() {
     let first = shared.listen(3, &[0]);
     eventually("the conduit exists", || shared.memory.recall("app").is_some()).await;
     let mut others = shared.listen(3, &[1, 2]);
-    shared.up(&first).await;
-    shared.up(&others).await;
+    up(&first).await;
+    up(&others).await;
     others.stop().await;
     eventually("the loss is reported", || {
         first.failure(RAT) == Some((false, "twitch.conduit_shards".to_owned()))
     })
     .await;
     let again = shared.listen(3, &[1, 2]);
-    shared.up(&again).await;
-    shared.up(&first).await;
+    up(&again).await;
+    up(&first).await;
 }
 
 #[tokio::test]
@@ -302,7 +302,7 @@ async fn list_without_cursor_causes_no_second_subscription() {
     eventually("what exists is adopted", || enabled(&harness.status()) == 11).await;
     assert_eq!(shared.created(), 11);
     shared.knobs(|knobs| knobs.missing_cursor = false);
-    shared.up(&harness).await;
+    up(&harness).await;
 }
 
 #[tokio::test]
@@ -343,7 +343,7 @@ async fn revoked_app_token_is_replaced() {
     shared.world.twitch().revoke_app_tokens("app");
     shared.world.twitch().spoil_sockets("", &SocketAct::Reset);
     eventually("the socket was lost", || harness.reconnects(RAT) >= 1).await;
-    shared.up(&harness).await;
+    up(&harness).await;
     shared.delivers(RAT, &[&harness]).await;
 }
 
@@ -355,7 +355,7 @@ async fn withdrawn_authorization_over_conduit_is_probed() {
         .give_token(&twitch::broadcaster(RAT), RAT, &["moderation:read"])
         .await;
     let harness = shared.listen(1, &[0]);
-    shared.up(&harness).await;
+    up(&harness).await;
     let looks = harness.looks(RAT, Probe::Auth);
     shared.world.twitch().disconnect(RAT);
     eventually("the account is probed", || {
@@ -373,7 +373,7 @@ async fn abandoned_conduit_is_deleted_after_three_days() {
     let before = shared.conduits()[0]["id"].clone();
     shared.world.sim.clock.advance(73 * 3_600_000);
     let harness = shared.listen(3, &[0, 1, 2]);
-    shared.up(&harness).await;
+    up(&harness).await;
     assert_ne!(shared.conduits()[0]["id"], before);
     assert_eq!(shared.conduits().len(), 1);
 }

@@ -99,7 +99,7 @@ pub async fn listener(cx: &Context, platform: PlatformName) -> Vec<Check> {
     checks
 }
 
-/// Says which transport of EventSub the planner chooses, and why.
+/// Reports which transport of EventSub the planner chooses, and why.
 async fn transport(cx: &Context, platform: PlatformName) -> Option<Check> {
     if platform != PlatformName::Twitch {
         return None;
