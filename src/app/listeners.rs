@@ -16,6 +16,7 @@ use crate::watch::engine::Engine;
 mod discord;
 mod kick;
 mod twitch;
+mod twitch_webhook;
 
 pub use discord::discord_application;
 pub use twitch::{eventsub_plan, eventsub_plan_by_memory};
@@ -24,15 +25,15 @@ pub use twitch::{eventsub_plan, eventsub_plan_by_memory};
 pub(super) async fn start(app: &Arc<App>, engine: &mut Engine, served: bool) -> Result<Router, Failure> {
     let monitored = engine.monitored.all();
     let has = |platform: PlatformName| monitored.contains_key(&platform);
+    let mut pages = Router::new();
     if has(PlatformName::Twitch) && app.settings.platforms.twitch.eventsub {
-        twitch::listen(app, engine).await?;
+        pages = pages.merge(twitch::listen(app, engine, served).await?);
     } else {
         twitch::leave_closed(app, engine);
     }
     if has(PlatformName::Discord) && app.settings.platforms.discord.gateway {
         discord::start(app, engine).await?;
     }
-    let mut pages = Router::new();
     if has(PlatformName::Kick) && app.settings.platforms.kick.webhook {
         if served {
             pages = pages.merge(kick::start(app, engine).await?);

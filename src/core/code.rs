@@ -317,6 +317,12 @@ registry! {
         TwitchSessionUnused "twitch.session_unused":
             "Twitch ended the session because no subscription was accepted in time.",
             "Nothing: it is opened again. If it stays, see the earlier messages about subscriptions.";
+        TwitchConduit "twitch.conduit":
+            "The conduit for EventSub cannot be used.",
+            "See the message. A conduit that was deleted is replaced by itself, unless `twitch.conduit_id` names it.";
+        TwitchConduitShards "twitch.conduit_shards":
+            "Shards of the conduit receive nothing, so some pushed messages are lost.",
+            "Nothing, if the process that holds them is restarting: polling continues. Otherwise start it, or see the message.";
         TwitchReconnectFailed "twitch.reconnect_failed":
             "Twitch asked for a move to another address, which did not succeed in time.",
             "Nothing: it is opened again, and polling continues.";

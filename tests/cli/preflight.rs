@@ -95,7 +95,10 @@ fn channels_beyond_the_points_of_eventsub_cause_a_warning() {
     let mut rig = Rig::new();
     rig.granted(&DEVICE, BOT);
     let ids: Vec<String> = (777_001..777_009).map(|id| format!("twitch:{id}")).collect();
-    rig.home = rig.home.env("BITBRAT_SOURCES", &ids.join(" "));
+    rig.home = rig
+        .home
+        .env("BITBRAT_SOURCES", &ids.join(" "))
+        .env("BITBRAT_TWITCH__TRANSPORT", "websocket");
     let run = preflight(&rig.home, "1h").never_panics();
     let plan = run.item("name", "push plan");
     assert_eq!(plan["outcome"], "WARN", "{plan}");

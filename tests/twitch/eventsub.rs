@@ -23,6 +23,7 @@ use super::listener_harness::{ListenerHarness, eventually, own, wanted};
 use super::{BOT, RAT, SCOPES, World, key};
 
 mod accounts;
+mod conduit;
 mod events;
 mod life;
 mod subscriptions;

@@ -11,6 +11,7 @@ mod other_eventsub;
 mod permissions;
 mod probe;
 mod token_checks;
+mod webhook;
 mod wrong_states;
 
 use std::collections::BTreeMap;

@@ -3,6 +3,7 @@
 mod accounts;
 mod alerts;
 mod clocks;
+mod conduit;
 mod daemon;
 mod eventsub;
 mod faults;

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
+use tracing::warn;
 
+use super::twitch_webhook;
 use crate::app::App;
 use crate::app::invites::{self, InviteFile};
 use crate::core::observation::{Fact, LinkState, Observation, Transport};
@@ -16,7 +19,8 @@ use crate::platforms::descriptor::descriptor;
 use crate::platforms::twitch::TwitchPlatform;
 use crate::platforms::twitch::eventsub::planner::{Channel, Limits, Plan};
 use crate::platforms::twitch::eventsub::{
-    EventSubHandle, EventSubListener, EventSubOptions, FileMemory, Status,
+    ConduitFile, ConduitOptions, EventSubHandle, EventSubListener, EventSubOptions, FileMemory, PlanOptions,
+    Status,
 };
 use crate::platforms::{Listener as _, ListenerEvent, ProbeSink as _};
 use crate::watch::engine::Engine;
@@ -37,21 +41,38 @@ fn counts_chat(app: &App) -> bool {
         .is_some()
 }
 
-pub(super) async fn listen(app: &App, engine: &mut Engine) -> Result<(), Failure> {
+/// Starts the listener. Returns the route of its webhook, if there is one; without `served` that has no effect.
+pub(super) async fn listen(app: &App, engine: &mut Engine, served: bool) -> Result<Router, Failure> {
     let writer = format!("{}-eventsub", engine.instance());
     let invites = invites::file(app);
     let (channels, watched) = watch::channel(monitored(&engine.monitored, &invites));
+    let settings = &app.settings.platforms.twitch;
+    let state_dir = &app.settings.state_dir;
     let options = EventSubOptions {
+        transport: settings.transport,
+        conduit: ConduitOptions {
+            id: settings.conduit.id.clone(),
+            shard_count: settings.conduit.shard_count,
+            own_shards: settings.conduit.own_shards.clone(),
+            memory: Some(Arc::new(ConduitFile::new(state_dir.join("eventsub-conduit")))),
+        },
         chat: counts_chat(app),
         restored: engine.totals(&writer).into_iter().collect(),
         writer,
         left_open: engine.left_open(Transport::EventSub),
-        memory: Some(Arc::new(FileMemory::new(
-            app.settings.state_dir.join("eventsub-seen"),
-        ))),
+        memory: Some(Arc::new(FileMemory::new(state_dir.join("eventsub-seen")))),
         ..EventSubOptions::new(watched)
     };
-    let (listener, handle) = adapter(app).await?.listener(options);
+    let adapter = adapter(app).await?;
+    let (listener, handle) = adapter.listener(options);
+    let mut pages = Router::new();
+    if let Some(webhook) = &settings.webhook {
+        if served {
+            pages = twitch_webhook::start(engine, &adapter, handle.clone(), webhook, state_dir);
+        } else {
+            warn!("twitch.webhook_url needs web.listen, or nothing can be delivered");
+        }
+    }
     let (compared, retried) = (handle.clone(), handle.clone());
     engine.add_observer(Arc::new(move |observation| compared.polled(observation)));
     engine.listen(ListenerTask {
@@ -67,7 +88,7 @@ pub(super) async fn listen(app: &App, engine: &mut Engine) -> Result<(), Failure
         }),
         report: Arc::new(move || report(&handle.status())),
     });
-    Ok(())
+    Ok(pages)
 }
 
 async fn adapter(app: &App) -> Result<Arc<TwitchPlatform>, Failure> {
@@ -189,8 +210,7 @@ pub async fn eventsub_plan(app: &App) -> Result<(Vec<Channel>, Plan), Failure> {
         let plan = Plan::nothing(&channels, OFF);
         return Ok((channels, plan));
     }
-    let (chat, limits) = (counts_chat(app), Limits::default());
-    let plan = adapter(app).await?.plan(&channels, chat, limits).await;
+    let plan = adapter(app).await?.plan(&channels, &plan_options(app)).await;
     Ok((channels, plan))
 }
 
@@ -201,9 +221,16 @@ pub async fn eventsub_plan_by_memory(app: &App) -> Result<Plan, Failure> {
     if !app.settings.platforms.twitch.eventsub {
         return Ok(Plan::nothing(&channels, OFF));
     }
-    let (chat, limits) = (counts_chat(app), Limits::default());
     let twitch = adapter(app).await?;
-    Ok(twitch.plan_by_memory(&channels, chat, limits).await)
+    Ok(twitch.plan_by_memory(&channels, &plan_options(app)).await)
+}
+
+fn plan_options(app: &App) -> PlanOptions {
+    PlanOptions {
+        chat: counts_chat(app),
+        limits: Limits::default(),
+        transport: app.settings.platforms.twitch.transport,
+    }
 }
 
 const OFF: &str = "twitch.eventsub is switched off";

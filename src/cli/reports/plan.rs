@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::cli::output::view::{Cell, Column, Tone, View};
 use crate::cli::output::{Note, Report, humane};
 use crate::core::time::Timestamp;
-use crate::platforms::twitch::eventsub::planner::{Channel, Plan};
+use crate::platforms::twitch::eventsub::planner::{Channel, Plan, PushTransport};
 use crate::view::listening::Listening;
 
 /// The plan for every Twitch channel.
@@ -54,6 +54,7 @@ impl PlanReport {
             .plan
             .connections
             .iter()
+            .filter(|line| line.identity.as_str() != crate::platforms::twitch::APP)
             .partition(|line| line.identity.as_str() == crate::platforms::twitch::BOT);
         Allowance {
             cost: self.plan.cost,
@@ -141,7 +142,16 @@ impl Report for PlanReport {
             humane::count(allowance.sockets as u64, "socket"),
             allowance.spare_sockets,
         );
-        vec![Note::Summary(vec![Cell::new(summary)])]
+        let mut notes = vec![Note::Summary(vec![Cell::new(summary)])];
+        if !self.plan.transport_reason.is_empty() {
+            let over = match self.plan.transport {
+                PushTransport::Websocket => "websockets",
+                PushTransport::Conduit => "a conduit",
+            };
+            let transport = format!("pushed over {over}: {}", self.plan.transport_reason);
+            notes.push(Note::Summary(vec![Cell::new(transport)]));
+        }
+        notes
     }
 }
 

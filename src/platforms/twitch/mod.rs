@@ -18,6 +18,7 @@ mod reader;
 mod reads;
 pub mod rules;
 pub mod settings;
+pub mod webhook;
 mod wire;
 
 use std::sync::Arc;
@@ -25,13 +26,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::Value;
 
+use self::eventsub::planner::TransportChoice;
 use self::helix::{Helix, PAGE};
 use self::oauth::{Auth, OAuth};
 use self::probe::ProbeRun;
 use self::rate_limit::RateLimits;
 use crate::clock::{Chance, Clock};
 use crate::config::Settings;
-use crate::core::finding::Finding;
+use crate::core::finding::{Finding, Level};
 use crate::core::observation::{AuthCheck, AuthResult, Identity};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::http::{Http, Skew};
@@ -139,7 +141,12 @@ impl Platform for TwitchPlatform {
         };
         let next = "bitbrat config show  # twitch.eventsub_ws_url, and the proxy";
         let url = settings.eventsub_ws_url.as_str();
-        vec![greeting::check("eventsub", url, is_welcome, next).await]
+        let mut findings = vec![greeting::check("eventsub", url, is_welcome, next).await];
+        if settings.transport == TransportChoice::Conduit && !self.auth.can_be_app() {
+            let detail = "twitch.transport is `conduit`, which needs twitch.client_id and twitch.client_secret; channels are polled";
+            findings.push(Finding::new("conduit", Level::Fail, detail).next("bitbrat config show"));
+        }
+        findings
     }
 
     fn rate_limits(&self) -> Vec<RateLimit> {

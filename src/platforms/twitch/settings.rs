@@ -2,9 +2,10 @@
 
 use std::str::FromStr;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
+use super::eventsub::planner::TransportChoice;
 use crate::config::{BusTarget, Key, Reader, numeric_id, word};
 
 const CLIENT_ID: Key = Key::new("twitch.client_id", "Client id of the application.")
@@ -59,6 +60,39 @@ pub(super) const EVENTSUB_REST_URL: Key = Key::new(
 const EVENTSUB_WS_URL: Key = Key::new("twitch.eventsub_ws_url", "Address of the EventSub websocket.")
     .or("wss://eventsub.wss.twitch.tv/ws");
 
+const TRANSPORT: Key = Key::new(
+    "twitch.transport",
+    "How EventSub is received: auto | websocket | conduit. A conduit needs a client secret; auto uses one when the channels exceed \
+     the limits of websockets.",
+)
+.or("auto");
+const CONDUIT_ID: Key = Key::new(
+    "twitch.conduit_id",
+    "Id of the conduit to use, for processes that share one. Default: the one that this process created before, or a new one.",
+)
+.such_as("bfcfc993-26b1-b876-44d9-afe75a379dac");
+const CONDUIT_SHARDS: Key = Key::new(
+    "twitch.conduit_shards",
+    "Number of shards of the conduit, 1 to 20000.",
+)
+.or("1");
+const CONDUIT_OWN_SHARDS: Key = Key::new(
+    "twitch.conduit_own_shards",
+    "Shards whose messages this process receives, from 0. Default: all. The process with shard 0 keeps the subscriptions in order.",
+)
+.list()
+.such_as("0 1");
+const WEBHOOK_URL: Key = Key::new(
+    "twitch.webhook_url",
+    "Public address of `web.listen`, to which Twitch posts withdrawn authorizations below /webhooks/twitch; HTTPS on port 443.",
+)
+.such_as("https://bitbrat.example.org");
+const WEBHOOK_SECRET: Key = Key::new(
+    "twitch.webhook_secret",
+    "What Twitch signs these messages with: 10 to 100 ASCII characters of your choice.",
+)
+.secret();
+
 pub const KEYS: &[Key] = &[
     CLIENT_ID,
     CLIENT_SECRET,
@@ -67,6 +101,12 @@ pub const KEYS: &[Key] = &[
     BOT_USER_ID,
     SCOPES,
     EVENTSUB,
+    TRANSPORT,
+    CONDUIT_ID,
+    CONDUIT_SHARDS,
+    CONDUIT_OWN_SHARDS,
+    WEBHOOK_URL,
+    WEBHOOK_SECRET,
     CHAT,
     AUTH_URL,
     HELIX_URL,
@@ -122,6 +162,25 @@ impl ChatFrom {
     }
 }
 
+/// How conduits are used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conduit {
+    /// The id of an existing one.
+    pub id: Option<String>,
+    /// The number of its shards.
+    pub shard_count: usize,
+    /// The shards of this process.
+    pub own_shards: Vec<usize>,
+}
+
+/// Where and how Twitch delivers by webhook.
+#[derive(Debug, Clone)]
+pub struct Webhook {
+    /// The public address of the web server.
+    pub url: Url,
+    pub secret: SecretString,
+}
+
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub client_id: Option<String>,
@@ -135,6 +194,11 @@ pub struct Settings {
     pub scopes: Vec<String>,
     /// Whether `watch` uses EventSub.
     pub eventsub: bool,
+    /// Which transport of EventSub is wanted.
+    pub transport: TransportChoice,
+    pub conduit: Conduit,
+    /// The webhook for withdrawn authorizations.
+    pub webhook: Option<Webhook>,
     /// Where incoming chat is counted.
     pub chat: ChatFrom,
     /// Base address of the OAuth endpoints.
@@ -150,6 +214,7 @@ pub struct Settings {
 pub(crate) fn read(reader: &mut Reader<'_>) -> Settings {
     let helix_url = reader.address_or_default(&HELIX_URL, &["https", "http"]);
     let chat = reader.plain(&CHAT, "`auto`, `true` or `false`");
+    let transport = reader.plain(&TRANSPORT, "`auto`, `websocket` or `conduit`");
     Settings {
         client_id: reader.made(&CLIENT_ID, word).map(|found| found.value),
         client_secret: reader.secret(&CLIENT_SECRET),
@@ -158,6 +223,9 @@ pub(crate) fn read(reader: &mut Reader<'_>) -> Settings {
         bot_user_id: numeric_id(reader, &BOT_USER_ID),
         scopes: reader.list(&SCOPES).map(|found| found.value).unwrap_or_default(),
         eventsub: reader.switch(&EVENTSUB),
+        transport: transport.map(|found| found.value).unwrap_or_default(),
+        conduit: conduit(reader),
+        webhook: webhook(reader),
         chat: chat.map(|found| found.value).unwrap_or_default(),
         auth_url: reader.address_or_default(&AUTH_URL, &["https", "http"]),
         eventsub_rest_url: reader
@@ -165,6 +233,65 @@ pub(crate) fn read(reader: &mut Reader<'_>) -> Settings {
             .unwrap_or_else(|| helix_url.clone()),
         eventsub_ws_url: reader.address_or_default(&EVENTSUB_WS_URL, &["wss", "ws"]),
         helix_url,
+    }
+}
+
+fn conduit(reader: &mut Reader<'_>) -> Conduit {
+    let count = reader.number(&CONDUIT_SHARDS, 1..=20_000).unwrap_or(1);
+    let shard_count = usize::try_from(count).unwrap_or(usize::MAX);
+    let mut own_shards: Vec<usize> = (0..shard_count).collect();
+    if let Some(given) = reader.list(&CONDUIT_OWN_SHARDS) {
+        let parsed: Option<Vec<usize>> = given.value.iter().map(|text| text.parse().ok()).collect();
+        match parsed.filter(|own| !own.is_empty() && own.iter().all(|shard| *shard < shard_count)) {
+            Some(mut own) => {
+                own.sort_unstable();
+                own.dedup();
+                own_shards = own;
+            }
+            None => reader.refuse(
+                &CONDUIT_OWN_SHARDS,
+                &given.origin,
+                format!(
+                    "expects numbers from 0 to {}: twitch.conduit_shards is {shard_count}",
+                    shard_count - 1
+                ),
+            ),
+        }
+    }
+    Conduit {
+        id: reader.made(&CONDUIT_ID, word).map(|found| found.value),
+        shard_count,
+        own_shards,
+    }
+}
+
+fn webhook(reader: &mut Reader<'_>) -> Option<Webhook> {
+    let url = reader.address(&WEBHOOK_URL, &["https", "http"]);
+    let secret = reader.secret(&WEBHOOK_SECRET);
+    match (url, secret) {
+        (Some(url), Some(secret)) => {
+            let is_secure = url.scheme() == "https" && url.port().is_none();
+            if !is_secure && !crate::http::is_loopback(&url) {
+                let origin = reader.origin(&WEBHOOK_URL);
+                reader.refuse(&WEBHOOK_URL, &origin, "Twitch posts to HTTPS on port 443 only");
+            }
+            let text = secret.expose_secret();
+            if !(10..=100).contains(&text.len()) || !text.is_ascii() {
+                let origin = reader.origin(&WEBHOOK_SECRET);
+                reader.refuse(&WEBHOOK_SECRET, &origin, "expects 10 to 100 ASCII characters");
+            }
+            Some(Webhook { url, secret })
+        }
+        (Some(_), None) => {
+            let origin = reader.origin(&WEBHOOK_URL);
+            reader.refuse(
+                &WEBHOOK_URL,
+                &origin,
+                "needs twitch.webhook_secret too, or deliveries cannot be verified",
+            );
+            None
+        }
+        (None, _) => None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The simulator as seen by its clients: over real sockets, with clients that share no code with it.
 
 mod commands;
+mod conduits;
 mod demo;
 mod directory;
 mod discord;

@@ -73,6 +73,11 @@ impl Rig {
         answer(self.request(Method::POST, token, path).json(body)).await
     }
 
+    /// Patches `path` of Helix with JSON as `app` with `token`.
+    pub(super) async fn patch(&self, token: &str, path: &str, body: &Value) -> (u16, Value) {
+        answer(self.request(Method::PATCH, token, path).json(body)).await
+    }
+
     /// Deletes `path` of Helix as `app` with `token`.
     pub(super) async fn delete(&self, token: &str, path: &str) -> (u16, Value) {
         answer(self.request(Method::DELETE, token, path)).await

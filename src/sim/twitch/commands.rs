@@ -3,7 +3,9 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::eventsub::{ChatSpec, EventSubKnobs, ModerationSpec, Reconnect, SocketAct};
+use super::eventsub::{
+    ChatSpec, ConduitAct, ConduitKnobs, EventSubKnobs, ModerationSpec, Reconnect, SocketAct,
+};
 use super::handle::{EndSpec, TwitchSim};
 use super::members::Role;
 use super::tokens::TokenSpec;
@@ -63,6 +65,20 @@ pub enum Command {
     },
     Knobs(Change<Knobs>),
     Eventsub(Change<EventSubKnobs>),
+    Conduits(Change<ConduitKnobs>),
+    ConduitRemove {
+        #[serde(default)]
+        conduit_id: String,
+    },
+    Shard {
+        #[serde(default)]
+        conduit_id: String,
+        shard: usize,
+        act: ConduitAct,
+    },
+    AppTokensRevoke {
+        client_id: String,
+    },
     Release {
         #[serde(default)]
         newest_first: bool,
@@ -168,6 +184,16 @@ impl Command {
             Self::Eventsub(change) => {
                 return twitch.with_world(|world, _| change.apply(&mut world.eventsub.knobs));
             }
+            Self::Conduits(change) => {
+                return twitch.with_world(|world, _| change.apply(&mut world.eventsub.conduit_knobs));
+            }
+            Self::ConduitRemove { conduit_id } => return Ok(counted(twitch.remove_conduits(&conduit_id))),
+            Self::Shard {
+                conduit_id,
+                shard,
+                act,
+            } => return Ok(counted(twitch.spoil_shard(&conduit_id, shard, act))),
+            Self::AppTokensRevoke { client_id } => twitch.revoke_app_tokens(&client_id),
             Self::Release { newest_first } => return Ok(counted(twitch.release(newest_first))),
             Self::Socket { session_id, act } => return Ok(counted(twitch.spoil_sockets(&session_id, &act))),
             Self::Reconnect { session_id, how } => {

@@ -3,7 +3,9 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::eventsub::{ChatSpec, EventSubKnobs, ModerationSpec, Reconnect, SocketAct};
+use super::eventsub::{
+    ChatSpec, ConduitAct, ConduitKnobs, EventSubKnobs, ModerationSpec, Reconnect, SocketAct,
+};
 use super::members::{Member, Role};
 use super::stream::Stream;
 use super::world::{ChannelSpec, StreamSpec, World};
@@ -197,6 +199,26 @@ impl TwitchSim {
     /// Changes the knobs of EventSub.
     pub fn eventsub_knobs(&self, turn: impl FnOnce(&mut EventSubKnobs)) {
         self.with_world(|world, _| turn(&mut world.eventsub.knobs));
+    }
+
+    /// Changes the knobs of conduits.
+    pub fn conduit_knobs(&self, turn: impl FnOnce(&mut ConduitKnobs)) {
+        self.with_world(|world, _| turn(&mut world.eventsub.conduit_knobs));
+    }
+
+    /// Deletes a conduit (all when empty), as Twitch does after three days without an enabled shard; returns how many.
+    pub fn remove_conduits(&self, conduit_id: &str) -> usize {
+        self.with_world(|world, _| world.eventsub.remove_conduits(conduit_id))
+    }
+
+    /// Applies an act to a shard of a conduit (of all when empty); returns how many shards that were.
+    pub fn spoil_shard(&self, conduit_id: &str, shard: usize, act: ConduitAct) -> usize {
+        self.with_world(|world, _| world.eventsub.spoil_shard(conduit_id, shard, act))
+    }
+
+    /// Revokes the tokens of an application itself.
+    pub fn revoke_app_tokens(&self, client_id: &str) {
+        self.with_world(|world, _| world.tokens.disconnect(Some(client_id), None));
     }
 
     /// Applies an act to the sockets of a session (of all when empty); returns how many that were.

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::answer::Refusal;
 use super::bucket::{self, Quota};
 use super::call::{Call, Caller, Endpoint};
-use super::eventsub::rest;
+use super::eventsub::{conduit_rest, rest};
 use super::handle::TwitchSim;
 use super::world::World;
 use super::{lookups, roles};
@@ -49,6 +49,14 @@ pub(super) fn routes(twitch: TwitchSim) -> Router {
             .merge(handle(MethodFilter::POST, rest::create))
             .merge(handle(MethodFilter::DELETE, rest::delete));
         router = router.route(&format!("{base}/eventsub/subscriptions"), subscriptions);
+        let conduits = handle(MethodFilter::GET, conduit_rest::list)
+            .merge(handle(MethodFilter::POST, conduit_rest::create))
+            .merge(handle(MethodFilter::PATCH, conduit_rest::update))
+            .merge(handle(MethodFilter::DELETE, conduit_rest::delete));
+        router = router.route(&format!("{base}/eventsub/conduits"), conduits);
+        let shards = handle(MethodFilter::GET, conduit_rest::shards)
+            .merge(handle(MethodFilter::PATCH, conduit_rest::update_shards));
+        router = router.route(&format!("{base}/eventsub/conduits/shards"), shards);
     }
     router.with_state(twitch)
 }

@@ -19,7 +19,11 @@ mod stream;
 mod tokens;
 mod world;
 
-pub use eventsub::{ChatSpec, Duplicate, EventSubKnobs, ModerationSpec, Reconnect, SocketAct};
+#[cfg(test)]
+pub(in crate::sim) use eventsub::shard_of;
+pub use eventsub::{
+    ChatSpec, ConduitAct, ConduitKnobs, Duplicate, EventSubKnobs, ModerationSpec, Reconnect, SocketAct,
+};
 pub use handle::{EndSpec, TwitchSim, TwitchUrls};
 pub use members::Role;
 pub use stream::Stream;

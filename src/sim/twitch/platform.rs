@@ -97,6 +97,7 @@ impl Simulated for World {
     }
 
     fn routes(twitch: &TwitchSim) -> Router {
+        twitch.with_world(|world, _| world.eventsub.webhooks.start(twitch));
         oauth::routes(twitch.clone())
             .merge(helix::routes(twitch.clone()))
             .merge(eventsub::ws::routes(twitch.clone()))

@@ -1,6 +1,6 @@
 //! Checks a platform: whether it answers, clock skew, the authorization of each identity, and remaining rate limits.
 
-use crate::app::Untried;
+use crate::app::{self, Untried};
 use crate::cli::commands::auth;
 use crate::cli::commands::doctor::{reach, store};
 use crate::cli::context::Context;
@@ -10,6 +10,7 @@ use crate::cli::reports::doctor::{Check, Outcome};
 use crate::cli::run_probe;
 use crate::core::finding::{Finding, Level};
 use crate::core::source::PlatformName;
+use crate::platforms::twitch::eventsub::planner::PushTransport;
 use crate::platforms::{Probe, ProbeSet, RateLimit};
 use crate::tokens::login_command;
 
@@ -93,7 +94,24 @@ pub async fn listener(cx: &Context, platform: PlatformName) -> Vec<Check> {
             ..Check::new(platform.as_str(), finding.about, outcome, finding.detail)
         }
     };
-    findings.into_iter().map(check).collect()
+    let mut checks: Vec<_> = findings.into_iter().map(check).collect();
+    checks.extend(transport(cx, platform).await);
+    checks
+}
+
+/// Reports which transport of EventSub the planner chooses, and why.
+async fn transport(cx: &Context, platform: PlatformName) -> Option<Check> {
+    if platform != PlatformName::Twitch {
+        return None;
+    }
+    let plan = app::eventsub_plan_by_memory(&cx.app).await.ok()?;
+    let over = match plan.transport {
+        PushTransport::Websocket => "websockets",
+        PushTransport::Conduit => "a conduit",
+    };
+    let detail = format!("over {over}: {}", plan.transport_reason);
+    (!plan.transport_reason.is_empty())
+        .then(|| Check::new(platform.as_str(), "transport", Outcome::Ok, detail))
 }
 
 /// HTTP dates have a resolution of one second, so a difference of a second is not significant.

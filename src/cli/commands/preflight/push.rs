@@ -32,7 +32,10 @@ pub(super) async fn plan(cx: &Context, platform: PlatformName) -> Vec<Check> {
     for polled in &plan.polled {
         *reasons.entry(&*polled.reason).or_default() += 1;
     }
-    let points = format!("{} of {} points", plan.cost, plan.cost_limit);
+    let points = format!(
+        "{} of {} points ({})",
+        plan.cost, plan.cost_limit, plan.transport_reason
+    );
     let check = match reasons.into_iter().max_by_key(|(_, count)| *count) {
         None => Check::new(
             area,

@@ -2,9 +2,9 @@
 //!
 //! The loop only parses and forwards. Calls to Twitch run concurrently, so a slow answer never delays a pong.
 
-mod calls;
-mod clocks;
-mod reports;
+pub(super) mod calls;
+pub(super) mod clocks;
+pub(super) mod reports;
 mod sessions;
 
 use std::collections::HashMap;
@@ -619,12 +619,7 @@ impl Connection {
         };
         let (now, at) = (self.now(), self.twitch_now());
         let revocation = Revocation::of(&info.status);
-        // A revocation that needs attention is retried occasionally; the others may be transient.
-        let again_after = if revocation.is_lasting() {
-            30 * 60_000
-        } else {
-            60_000
-        };
+        let again_after = revocation.again_after();
         let is_current = self.subscriptions.revoked(
             &subscription,
             &info.id,
@@ -676,6 +671,7 @@ impl Connection {
             session: self.state.session().map(|session| session.id.clone()),
             failures: self.state.failures,
             last_error: self.last_error.clone(),
+            conduit: None,
         };
         let subscriptions = self.subscriptions.stands().map(|(subscription, stand)| {
             let state = match stand {

@@ -47,6 +47,16 @@ pub(super) fn is_stale(age: Duration) -> bool {
     age > MAX_AGE
 }
 
+/// Returns the user whose authorization a `user.authorization.revoke` event is about.
+pub(in crate::platforms::twitch) fn revoked_user(event: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Revoked {
+        #[serde(default, deserialize_with = "lenient::maybe_id")]
+        user_id: Option<String>,
+    }
+    read_object::<Revoked>(&repair_text(event)).ok()?.user_id
+}
+
 /// Parses an event of `kind` that Twitch sent at `at`.
 ///
 /// `channel` is the one in the subscription's condition, for an event that does not name it.
@@ -76,6 +86,8 @@ pub(super) fn read(
         Kind::Offline => Some(offline(event)),
         Kind::Update => update(event),
         Kind::Chat => return chat(source, event),
+        // About the application, not about a channel.
+        Kind::ShardDisabled | Kind::AuthorizationRevoke => return ParsedEvent::Unreadable,
         Kind::ModeratorAdd | Kind::ModeratorRemove | Kind::VipAdd | Kind::VipRemove => {
             let (method, role) = if matches!(kind, Kind::ModeratorAdd | Kind::ModeratorRemove) {
                 (MODERATOR_EVENTS, "MODERATOR")

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 use super::events::{self, EVENTSUB, ParsedEvent};
 use super::kinds::{Kind, Subscription};
 use super::missed_events::MissedEvents;
-use super::planner::Plan;
+use super::planner::{Plan, PushTransport};
 use super::rest::Bill;
 use super::status::{ConnectionStatus, Status, SubscriptionState, SubscriptionStatus, Tally};
 use crate::core::code::Code;
@@ -21,7 +21,7 @@ use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 use crate::platforms::kit::dedup::RecentIds;
 use crate::platforms::kit::totals::Totals;
-use crate::platforms::{ListenerEvent, ProbeSet};
+use crate::platforms::{ListenerEvent, Probe, ProbeSet};
 use crate::secrets;
 
 /// A warning about unparsable events of one kind is repeated at most this often.
@@ -246,6 +246,14 @@ impl Hub {
             state.tally.unknown += 1;
             return;
         };
+        if kind.is_of_application() {
+            state.tally.events += 1;
+            if let Some(user) = events::revoked_user(event).filter(|_| kind == Kind::AuthorizationRevoke) {
+                state.authorization_revoked(&user);
+                self.pending_notify.notify_one();
+            }
+            return;
+        }
         match events::read(kind, event, channel, state.bot_user_id.as_deref(), at) {
             ParsedEvent::Unreadable => state.unreadable(kind.name(), now),
             ParsedEvent::Facts(source, _) | ParsedEvent::Chat(events::ChatMessage { source, .. })
@@ -467,6 +475,20 @@ impl Hub {
         }
     }
 
+    /// Returns whether the plan in force uses a conduit.
+    pub(super) fn uses_conduit(&self) -> bool {
+        let state = self.state.lock();
+        let plan = state.plan.as_ref();
+        plan.is_some_and(|plan| plan.transport == PushTransport::Conduit)
+    }
+
+    /// Records that a user has withdrawn the authorization, which was reported by a webhook.
+    pub(super) fn authorization_revoked(&self, user: &str) {
+        self.state.lock().authorization_revoked(user);
+        self.pending_notify.notify_one();
+        self.replan.notify_one();
+    }
+
     /// Records why the stored token of the bot cannot be used; `None` if it can, or if there is none.
     pub(super) fn note_bot(&self, missing: Option<String>) {
         self.state.lock().bot_missing = missing;
@@ -549,6 +571,23 @@ impl Hub {
 }
 
 impl State {
+    /// A user has withdrawn the authorization. What that means for its token and its streams is found by probes: of every source
+    /// if the user is the bot, else of its own channel.
+    fn authorization_revoked(&mut self, user: &str) {
+        // Subscriptions to its channel may cost points from now on.
+        self.costs.remove(user);
+        let is_bot = self.bot_user_id.as_deref() == Some(user);
+        let concerned = self
+            .monitored
+            .iter()
+            .filter(|source| is_bot || source.id() == user);
+        let sources: Vec<_> = concerned.cloned().collect();
+        if !sources.is_empty() {
+            let probes = [Probe::Auth, Probe::Stream].into();
+            self.pending.push_back(ListenerEvent::Missed { sources, probes });
+        }
+    }
+
     fn note_event(&mut self, source: &SourceKey, kind: Kind, at: Timestamp) {
         self.tally.events += 1;
         let count = self.incoming.entry((source.id().to_owned(), kind)).or_default();

@@ -23,11 +23,15 @@ pub enum Kind {
     VipAdd,
     /// `channel.vip.remove` 1.
     VipRemove,
+    /// `conduit.shard.disabled` 1.
+    ShardDisabled,
+    /// `user.authorization.revoke` 1.
+    AuthorizationRevoke,
 }
 
 impl Kind {
     /// Every kind.
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Online,
         Self::Offline,
         Self::Update,
@@ -36,6 +40,8 @@ impl Kind {
         Self::ModeratorRemove,
         Self::VipAdd,
         Self::VipRemove,
+        Self::ShardDisabled,
+        Self::AuthorizationRevoke,
     ];
 
     /// Returns Twitch's name of the type.
@@ -49,6 +55,8 @@ impl Kind {
             Self::ModeratorRemove => "channel.moderator.remove",
             Self::VipAdd => "channel.vip.add",
             Self::VipRemove => "channel.vip.remove",
+            Self::ShardDisabled => "conduit.shard.disabled",
+            Self::AuthorizationRevoke => "user.authorization.revoke",
         }
     }
 
@@ -64,6 +72,11 @@ impl Kind {
     /// point each unless the broadcaster has authorized the application.
     pub(super) fn is_authorized(self) -> bool {
         !matches!(self, Self::Online | Self::Offline | Self::Update)
+    }
+
+    /// Returns whether the type is about the application, and not about a channel. It is not available over a websocket.
+    pub(super) fn is_of_application(self) -> bool {
+        matches!(self, Self::ShardDisabled | Self::AuthorizationRevoke)
     }
 
     /// Returns whether the type reports that streams start and end, which is the main purpose of listening to a source.
@@ -83,7 +96,7 @@ impl Serialize for Kind {
 pub struct Subscription {
     /// The subscription type.
     pub kind: Kind,
-    /// The broadcaster's user id.
+    /// The broadcaster's user id; the client id where the type is about the application.
     pub channel: String,
     /// The user as whom the chat is read.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -91,7 +104,7 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    pub(super) fn new(kind: Kind, channel: &str) -> Self {
+    pub(in crate::platforms::twitch) fn new(kind: Kind, channel: &str) -> Self {
         Self {
             kind,
             channel: channel.to_owned(),
@@ -107,7 +120,7 @@ impl Subscription {
     }
 
     pub(super) fn condition(&self) -> Condition {
-        let mut condition = Condition::from([("broadcaster_user_id".to_owned(), self.channel.clone())]);
+        let mut condition = Condition::from([(subject(self.kind).to_owned(), self.channel.clone())]);
         if let Some(reader) = &self.reader {
             condition.insert("user_id".to_owned(), reader.clone());
         }
@@ -119,13 +132,22 @@ impl Subscription {
         let kind = Kind::named(&info.kind)?;
         Some(Self {
             kind,
-            channel: info.condition.get("broadcaster_user_id")?.clone(),
+            channel: info.condition.get(subject(kind))?.clone(),
             reader: info
                 .condition
                 .get("user_id")
                 .filter(|_| kind == Kind::Chat)
                 .cloned(),
         })
+    }
+}
+
+/// Returns the key of the condition that names what a subscription is about.
+fn subject(kind: Kind) -> &'static str {
+    if kind.is_of_application() {
+        "client_id"
+    } else {
+        "broadcaster_user_id"
     }
 }
 
@@ -139,6 +161,7 @@ mod tests {
             Subscription::new(Kind::Online, "1"),
             Subscription::new(Kind::VipRemove, "1"),
             Subscription::chat("1", "2"),
+            Subscription::new(Kind::ShardDisabled, "client"),
         ] {
             let info = SubscriptionInfo {
                 kind: wanted.kind.name().to_owned(),

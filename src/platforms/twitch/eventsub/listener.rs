@@ -9,15 +9,17 @@ use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::super::TwitchPlatform;
+use super::super::options::APP;
 use super::EventSubOptions;
 use super::accounts::{self, Accounts};
+use super::conduit::Conduit;
 use super::connection::{Connection, Context, connection_name};
 use super::hub::Hub;
 use super::kinds::Subscription;
-use super::planner::{self, Channel, Limits, Plan, PlannedConnection, PlannerInput};
+use super::planner::{self, Channel, Limits, Plan, PlannedConnection, PlannerInput, PushTransport};
 use crate::core::observation::Identity;
 use crate::core::source::PlatformName;
 use crate::platforms::{Listener, ListenerEvent};
@@ -146,11 +148,7 @@ impl EventSubListener {
                         unclear = false;
                     }
                     for (key, planned) in self.follow(&mut connections, made.plan, unclear) {
-                        let (connection, token) = self.start(&mut connections, key.clone(), planned);
-                        running.push(async move {
-                            connection.run(token).await;
-                            key
-                        });
+                        running.push(self.start(&mut connections, key, planned));
                     }
                 }
                 Some(key) = running.next(), if !running.is_empty() => {
@@ -199,7 +197,11 @@ impl EventSubListener {
         let known = PlannerInput {
             costs,
             limits,
-            chat: self.options.chat,
+            // Of several processes that share a conduit, one counts the chat.
+            chat: self.options.chat && self.options.conduit.keeps_subscriptions(),
+            transport: self.options.transport,
+            can_be_app: self.twitch.auth.can_be_app(),
+            uses_conduit: self.hub.uses_conduit(),
             ..found.known()
         };
         let monitored: BTreeSet<_> = channels.iter().map(|channel| channel.source.clone()).collect();
@@ -225,8 +227,13 @@ impl EventSubListener {
             connections = plan.connections.len(),
             polled = plan.polled.len(),
             cost = plan.cost,
+            transport = ?plan.transport,
+            reason = &*plan.transport_reason,
             "Subscriptions planned"
         );
+        if plan.transport == PushTransport::Conduit && !self.hub.uses_conduit() {
+            info!(reason = &*plan.transport_reason, "Using a conduit for EventSub");
+        }
         let mut missing = Vec::new();
         let mut planned: BTreeSet<ConnectionKey> = BTreeSet::new();
         for connection in plan.connections.iter().cloned() {
@@ -259,12 +266,13 @@ impl EventSubListener {
         missing
     }
 
+    /// Starts a planned connection; the result is its run, which returns the key at its end.
     fn start(
         &self,
         connections: &mut BTreeMap<ConnectionKey, Running>,
         key: ConnectionKey,
         planned: PlannedConnection,
-    ) -> (Connection, CancellationToken) {
+    ) -> BoxFuture<'static, ConnectionKey> {
         let (sender, wanted) = watch::channel(subscriptions(&planned));
         let cx = Context {
             twitch: Arc::clone(&self.twitch),
@@ -272,14 +280,26 @@ impl EventSubListener {
             pace: self.options.pace.max(1),
             watch_clock: self.options.watch_clock,
         };
-        let connection = Connection::new(cx, planned.identity, planned.socket, wanted);
         let stop = CancellationToken::new();
         let running = Running {
             wanted: sender,
             stop: stop.clone(),
         };
-        connections.insert(key, running);
-        (connection, stop)
+        connections.insert(key.clone(), running);
+        if planned.identity.as_str() == APP {
+            let conduit = Conduit::new(cx, self.options.conduit.clone(), wanted);
+            return async move {
+                conduit.run(stop).await;
+                key
+            }
+            .boxed();
+        }
+        let connection = Connection::new(cx, planned.identity, planned.socket, wanted);
+        async move {
+            connection.run(stop).await;
+            key
+        }
+        .boxed()
     }
 
     fn keep_memory(&self) {

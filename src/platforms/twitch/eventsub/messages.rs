@@ -22,7 +22,7 @@ pub(super) type Condition = BTreeMap<String, String>;
 /// A message received over a socket.
 #[derive(Debug)]
 pub(super) struct Message {
-    pub(super) id: String,
+    pub(in crate::platforms::twitch) id: String,
     /// When Twitch sent it, if that can be parsed.
     pub(super) at: Option<Timestamp>,
     pub(super) body: Body,
@@ -59,27 +59,30 @@ pub(super) enum Body {
 /// A subscription as described in messages and by REST.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-pub(super) struct SubscriptionInfo {
+pub(in crate::platforms::twitch) struct SubscriptionInfo {
     #[serde(deserialize_with = "lenient::text")]
-    pub(super) id: String,
+    pub(in crate::platforms::twitch) id: String,
     #[serde(deserialize_with = "lenient::text")]
-    pub(super) status: String,
+    pub(in crate::platforms::twitch) status: String,
     #[serde(rename = "type", deserialize_with = "lenient::text")]
-    pub(super) kind: String,
+    pub(in crate::platforms::twitch) kind: String,
     #[serde(deserialize_with = "lenient_condition")]
     pub(super) condition: Condition,
     #[serde(deserialize_with = "or_default")]
     pub(super) cost: u32,
     #[serde(deserialize_with = "or_default")]
-    pub(super) transport: Transport,
+    pub(in crate::platforms::twitch) transport: Transport,
 }
 
 /// Where a subscription delivers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-pub(super) struct Transport {
+pub(in crate::platforms::twitch) struct Transport {
     #[serde(deserialize_with = "or_default")]
     pub(super) session_id: String,
+    /// The address of a webhook.
+    #[serde(deserialize_with = "lenient::text")]
+    pub(in crate::platforms::twitch) callback: String,
 }
 
 /// The answer to creating or listing subscriptions.

@@ -7,6 +7,7 @@
 
 mod accounts;
 mod close;
+mod conduit;
 mod connection;
 mod events;
 mod hub;
@@ -14,10 +15,10 @@ mod kinds;
 mod listener;
 mod machine;
 mod memory;
-mod messages;
+pub(super) mod messages;
 mod missed_events;
 pub mod planner;
-mod rest;
+pub(super) mod rest;
 mod socket;
 mod status;
 mod subscription_set;
@@ -30,17 +31,19 @@ use tokio::sync::watch;
 
 use self::accounts::{Accounts, Found};
 use self::hub::Hub;
-use self::planner::{Channel, Limits, Plan, PlannerInput};
+use self::planner::{Channel, Limits, Plan, PlannerInput, TransportChoice};
 use super::TwitchPlatform;
 use crate::core::counters::Counters;
 use crate::core::observation::{Fact, Observation};
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 
+pub(super) use self::events::revoked_user;
+pub use conduit::{ConduitFile, ConduitMemory, ConduitOptions};
 pub use kinds::{Kind, Subscription};
 pub use listener::EventSubListener;
 pub use memory::FileMemory;
-pub use status::{ConnectionStatus, Status, SubscriptionState, SubscriptionStatus, Tally};
+pub use status::{ConduitStatus, ConnectionStatus, Status, SubscriptionState, SubscriptionStatus, Tally};
 
 /// Stores message ids across restarts, so that a message that is repeated after one is not counted twice.
 pub trait MessageMemory: Send + Sync {
@@ -65,6 +68,9 @@ pub struct EventSubOptions {
     /// closed.
     pub left_open: BTreeSet<SourceKey>,
     pub limits: Limits,
+    /// Which transport is wanted.
+    pub transport: TransportChoice,
+    pub conduit: ConduitOptions,
     /// How long changed totals are held back so that they are published together.
     pub flush: Duration,
     /// Stores message ids across restarts.
@@ -85,12 +91,23 @@ impl EventSubOptions {
             restored: BTreeMap::new(),
             left_open: BTreeSet::new(),
             limits: Limits::default(),
+            transport: TransportChoice::default(),
+            conduit: ConduitOptions::default(),
             flush: Duration::from_secs(5),
             memory: None,
             pace: 1,
             watch_clock: true,
         }
     }
+}
+
+/// What a plan without a listener is made for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PlanOptions {
+    /// Whether chat messages are counted.
+    pub chat: bool,
+    pub limits: Limits,
+    pub transport: TransportChoice,
 }
 
 /// A handle to a listener: its status, and the input for what polls observe. Cheap to clone.
@@ -106,6 +123,11 @@ impl EventSubHandle {
     /// Retries what Twitch refused, because a token has changed.
     pub fn retry(&self) {
         self.0.retry.notify_one();
+    }
+
+    /// Passes in that a user has withdrawn the authorization of the application, which a webhook reported.
+    pub fn authorization_revoked(&self, user_id: &str) {
+        self.0.authorization_revoked(user_id);
     }
 
     /// Passes in what a poll observed, so that a connection that misses events is detected.
@@ -128,15 +150,26 @@ impl EventSubHandle {
 
 impl TwitchPlatform {
     /// Plans which channels would be subscribed, without connecting.
-    pub async fn plan(&self, channels: &[Channel], chat: bool, limits: Limits) -> Plan {
+    pub async fn plan(&self, channels: &[Channel], wanted: &PlanOptions) -> Plan {
         let found = accounts::usable(&self.auth, channels, &Accounts::new()).await;
-        plan_with(channels, found, chat, limits)
+        self.plan_with(channels, found, wanted)
     }
 
     /// Plans which channels would be subscribed from the stored tokens, without sending requests.
-    pub async fn plan_by_memory(&self, channels: &[Channel], chat: bool, limits: Limits) -> Plan {
+    pub async fn plan_by_memory(&self, channels: &[Channel], wanted: &PlanOptions) -> Plan {
         let found = accounts::by_memory(&self.auth, channels).await;
-        plan_with(channels, found, chat, limits)
+        self.plan_with(channels, found, wanted)
+    }
+
+    fn plan_with(&self, channels: &[Channel], found: Found, wanted: &PlanOptions) -> Plan {
+        let known = PlannerInput {
+            chat: wanted.chat,
+            limits: wanted.limits,
+            transport: wanted.transport,
+            can_be_app: self.auth.can_be_app(),
+            ..found.known()
+        };
+        planner::plan(channels, &known)
     }
 
     /// Creates a listener. Nothing is opened before it runs.
@@ -149,13 +182,4 @@ impl TwitchPlatform {
         let handle = EventSubHandle(Arc::clone(&hub));
         (EventSubListener::new(Arc::clone(self), options, hub), handle)
     }
-}
-
-fn plan_with(channels: &[Channel], found: Found, chat: bool, limits: Limits) -> Plan {
-    let known = PlannerInput {
-        chat,
-        limits,
-        ..found.known()
-    };
-    planner::plan(channels, &known)
 }

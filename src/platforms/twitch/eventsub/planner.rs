@@ -5,14 +5,21 @@
 //! subscription costs one point, or nothing if the broadcaster has authorized the application (and in the user's own channel).
 //! <https://dev.twitch.tv/docs/eventsub/manage-subscriptions/#subscription-limits>
 
+mod transport;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::Serialize;
 
+pub use self::transport::{PushTransport, TransportChoice};
+use super::super::options::APP;
 use super::kinds::{Kind, Subscription};
 use crate::core::observation::Identity;
 use crate::core::source::{PlatformName, SourceKey};
+
+/// Maximum total cost in points of an application's subscriptions with conduits and webhooks.
+const MAX_CONDUIT_COST: u32 = 10_000;
 
 /// Twitch's limits for one application and user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -83,6 +90,11 @@ pub struct PlannerInput {
     /// Whether chat messages are counted.
     pub chat: bool,
     pub limits: Limits,
+    pub transport: TransportChoice,
+    /// Whether the application can have a token of its own, which conduits need.
+    pub can_be_app: bool,
+    /// Whether a conduit is in use already.
+    pub uses_conduit: bool,
 }
 
 /// A subscription that a connection is to create.
@@ -118,6 +130,9 @@ pub struct Polled {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Plan {
+    pub transport: PushTransport,
+    /// Why this transport.
+    pub transport_reason: Arc<str>,
     /// Planned sockets.
     pub connections: Vec<PlannedConnection>,
     /// Channels whose streams are only polled.
@@ -173,19 +188,81 @@ impl Plan {
     }
 }
 
-/// Plans the subscriptions.
+/// Plans the subscriptions, over the transport that is wanted or suffices.
 pub fn plan(channels: &[Channel], known: &PlannerInput) -> Plan {
+    const NO_SECRET: &str = "a conduit needs twitch.client_id and twitch.client_secret";
+    let with = |mut plan: Plan, reason: String| {
+        plan.transport_reason = reason.into();
+        plan
+    };
+    match known.transport {
+        TransportChoice::Websocket => with(
+            plan_websockets(channels, known),
+            "twitch.transport is `websocket`".to_owned(),
+        ),
+        TransportChoice::Conduit if known.can_be_app => with(
+            plan_conduit(channels, known),
+            "twitch.transport is `conduit`".to_owned(),
+        ),
+        TransportChoice::Conduit => with(Plan::nothing(channels, NO_SECRET), NO_SECRET.to_owned()),
+        TransportChoice::Auto if known.uses_conduit && known.can_be_app => with(
+            plan_conduit(channels, known),
+            "a conduit is in use since the channels exceeded the limits of websockets".to_owned(),
+        ),
+        // Without a token of the bot there is nothing whose limits could be exceeded.
+        TransportChoice::Auto if known.bot.is_none() => with(
+            plan_websockets(channels, known),
+            "there is no usable token of the bot".to_owned(),
+        ),
+        TransportChoice::Auto => {
+            let plan = plan_websockets(channels, known);
+            let exceeding = plan.polled.len();
+            let (all, limits) = (channels.len(), &known.limits);
+            let exceed = format!(
+                "{exceeding} of {all} channels exceed the limits of websockets ({} points, {} sockets)",
+                limits.max_cost, limits.sockets
+            );
+            match (exceeding, known.can_be_app) {
+                (0, _) => with(
+                    plan,
+                    format!("the limits of websockets suffice for {all} channels"),
+                ),
+                (_, true) => with(plan_conduit(channels, known), exceed),
+                (_, false) => with(plan, format!("{exceed}, but {NO_SECRET}")),
+            }
+        }
+    }
+}
+
+/// Plans the subscriptions of a conduit, and those that stay on websockets: over a conduit, only the chat of channels whose
+/// broadcaster has invited the bot can be read.
+fn plan_conduit(channels: &[Channel], known: &PlannerInput) -> Plan {
     let mut planner = Planner::new(known);
-    let mut sorted: Vec<_> = channels.iter().collect();
-    // Free ones first, then by priority; the key makes the order total, so that a plan never changes without a reason.
-    sorted.sort_by_cached_key(|channel| {
-        (
-            planner.cost_of(channel),
-            -channel.priority,
-            channel.source.clone(),
-        )
-    });
-    sorted.dedup_by_key(|channel| &channel.source);
+    planner.plan.transport = PushTransport::Conduit;
+    (planner.plan.cost_limit, planner.plan.spare_sockets) = (MAX_CONDUIT_COST, 0);
+    let sorted = planner.sorted(channels);
+    let mut of_conduit = planner.conduit_streams(&sorted);
+    planner.place_roles(&sorted);
+    of_conduit.extend(std::mem::take(&mut planner.theirs).into_values().flatten());
+    if let Some(bot) = &known.bot {
+        planner.place_chat(bot, &sorted);
+    }
+    let mut plan = planner.finish();
+    if !of_conduit.is_empty() {
+        let connection = PlannedConnection {
+            identity: Identity::named(APP),
+            user_id: String::new(),
+            socket: 0,
+            subscriptions: of_conduit,
+        };
+        plan.connections.insert(0, connection);
+    }
+    plan
+}
+
+fn plan_websockets(channels: &[Channel], known: &PlannerInput) -> Plan {
+    let mut planner = Planner::new(known);
+    let sorted = planner.sorted(channels);
     match &known.bot {
         Some(bot) => planner.place_with_bot(bot, &sorted),
         None => planner.place_without_bot(&sorted),
@@ -243,6 +320,44 @@ impl<'a> Planner<'a> {
         u32::from(!own && !authorized && !channel.has_consented)
     }
 
+    /// Returns free channels first, then by priority; the key makes the order total, so that a plan never changes without a
+    /// reason.
+    fn sorted<'c>(&self, channels: &'c [Channel]) -> Vec<&'c Channel> {
+        let mut sorted: Vec<_> = channels.iter().collect();
+        sorted
+            .sort_by_cached_key(|channel| (self.cost_of(channel), -channel.priority, channel.source.clone()));
+        sorted.dedup_by_key(|channel| &channel.source);
+        sorted
+    }
+
+    /// Returns the subscriptions to streams that fit the points of the application. Others are polled.
+    fn conduit_streams(&mut self, channels: &[&Channel]) -> Vec<PlannedSubscription> {
+        let mut planned = Vec::new();
+        let mut pushed = Vec::new();
+        for channel in channels {
+            let cost = self.cost_of(channel);
+            if self.plan.cost + 2 * cost > MAX_CONDUIT_COST {
+                self.poll(channel, "the 10000 points of the application are used");
+                continue;
+            }
+            self.plan.cost += 2 * cost;
+            pushed.push((*channel, cost));
+            for kind in [Kind::Online, Kind::Offline] {
+                let subscription = Subscription::new(kind, channel.source.id());
+                planned.push(PlannedSubscription { subscription, cost });
+            }
+        }
+        // `channel.update` gets the remaining points.
+        for (channel, cost) in pushed {
+            if self.plan.cost + cost <= MAX_CONDUIT_COST {
+                self.plan.cost += cost;
+                let subscription = Subscription::new(Kind::Update, channel.source.id());
+                planned.push(PlannedSubscription { subscription, cost });
+            }
+        }
+        planned
+    }
+
     fn capacity(&self) -> usize {
         let limits = &self.known.limits;
         limits.sockets.saturating_sub(limits.spare_sockets).max(1) * limits.per_socket
@@ -269,21 +384,26 @@ impl<'a> Planner<'a> {
                 pushed.push(*channel);
             }
         }
-        if self.known.chat && bot.has(&["user:read:chat"]) {
-            let mut by_priority = channels.to_vec();
-            by_priority.sort_by_key(|channel| (-channel.priority, channel.source.clone()));
-            for channel in by_priority.into_iter().take(self.known.limits.chats) {
-                if self.subscriptions.len() < self.capacity() {
-                    self.push(Subscription::chat(channel.source.id(), &bot.user_id), 0);
-                }
-            }
-        }
+        self.place_chat(bot, channels);
         // `channel.update` gets the remaining points.
         for channel in pushed {
             let cost = self.cost_of(channel);
             let fits = self.plan.cost + cost <= self.plan.cost_limit;
             if fits && self.subscriptions.len() < self.capacity() {
                 self.push(Subscription::new(Kind::Update, channel.source.id()), cost);
+            }
+        }
+    }
+
+    fn place_chat(&mut self, bot: &Account, channels: &[&Channel]) {
+        if !self.known.chat || !bot.has(&["user:read:chat"]) {
+            return;
+        }
+        let mut by_priority = channels.to_vec();
+        by_priority.sort_by_key(|channel| (-channel.priority, channel.source.clone()));
+        for channel in by_priority.into_iter().take(self.known.limits.chats) {
+            if self.subscriptions.len() < self.capacity() {
+                self.push(Subscription::chat(channel.source.id(), &bot.user_id), 0);
             }
         }
     }

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder};
-use serde_json::json;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::super::TwitchPlatform;
 use super::super::helix::contradiction;
@@ -17,6 +19,7 @@ use crate::core::source::PlatformName;
 use crate::http::{Answer, HttpError};
 use crate::platforms::PlatformError;
 use crate::platforms::kit::answer::{Asked, foreign_text, is_foreign_refusal, reason};
+use crate::platforms::kit::lenient;
 use crate::platforms::kit::meter::Meter;
 use crate::platforms::kit::oauth::Access;
 
@@ -24,16 +27,18 @@ use crate::platforms::kit::oauth::Access;
 const MOST_PAGES: usize = 100;
 /// The code of an answer that is not what Twitch documents.
 const UNREADABLE: Code = Code::Unreadable(PlatformName::Twitch);
+/// The status of a subscription whose webhook gets a challenge first.
+const VERIFICATION_PENDING: &str = "webhook_callback_verification_pending";
 /// How long to wait if Twitch specifies no time.
 const SOME_TIME: Duration = Duration::from_secs(20);
 
 /// The result of creating a subscription.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Created {
+pub(in crate::platforms::twitch) enum Created {
     /// It was created.
     Enabled { id: String, cost: u32, bill: Bill },
-    /// It existed already.
-    Exists,
+    /// It existed already; its id, if the answer names it.
+    Exists { id: Option<String> },
     /// A success answer that does not describe what was created.
     Unclear { reason: String },
     /// The session no longer exists.
@@ -56,9 +61,61 @@ pub(super) enum Created {
 
 /// The costs and the limit of an account from an answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Bill {
+pub(in crate::platforms::twitch) struct Bill {
     pub(super) total: Option<u32>,
     pub(super) max: Option<u32>,
+}
+
+/// Where a subscription delivers.
+#[derive(Debug, Clone)]
+pub(in crate::platforms::twitch) enum Target {
+    Session(String),
+    Conduit(String),
+    Webhook { callback: String, secret: SecretString },
+}
+
+impl Target {
+    /// Returns the session or conduit.
+    pub(super) fn id(&self) -> &str {
+        match self {
+            Self::Session(id) | Self::Conduit(id) => id,
+            Self::Webhook { callback, .. } => callback,
+        }
+    }
+
+    fn to_json(&self) -> Value {
+        match self {
+            Self::Session(id) => json!({"method": "websocket", "session_id": id}),
+            Self::Conduit(id) => json!({"method": "conduit", "conduit_id": id}),
+            Self::Webhook { callback, secret } => {
+                json!({"method": "webhook", "callback": callback, "secret": secret.expose_secret()})
+            }
+        }
+    }
+
+    /// Interprets an answer as one about this target.
+    fn refine(&self, created: Created, status: Option<u16>) -> Created {
+        let Self::Conduit(_) = self else {
+            return created;
+        };
+        match created {
+            // What exists on our conduit is ours.
+            Created::Exists { id } => Created::Enabled {
+                id: id.unwrap_or_default(),
+                cost: 0,
+                bill: Bill::default(),
+            },
+            Created::Refused { .. } if status == Some(404) => Created::SessionGone,
+            other => other,
+        }
+    }
+}
+
+/// An answer with status 409.
+#[derive(Deserialize)]
+struct Conflict {
+    #[serde(default, deserialize_with = "lenient::maybe_id")]
+    id: Option<String>,
 }
 
 fn request(twitch: &TwitchPlatform, method: Method) -> RequestBuilder {
@@ -66,22 +123,24 @@ fn request(twitch: &TwitchPlatform, method: Method) -> RequestBuilder {
     twitch.helix.http.request(method, address)
 }
 
-/// Creates one subscription on a session as `identity`.
-pub(super) async fn create(
+/// Creates one subscription that delivers to `target`, as `identity`.
+pub(in crate::platforms::twitch) async fn create(
     twitch: &TwitchPlatform,
     identity: &Identity,
-    session: &str,
+    target: &Target,
     subscription: &Subscription,
 ) -> Created {
     let body = json!({
         "type": subscription.kind.name(),
         "version": subscription.kind.version(),
         "condition": subscription.condition(),
-        "transport": {"method": "websocket", "session_id": session},
+        "transport": target.to_json(),
     });
     let send = async |access: &Access| {
         let request = request(twitch, Method::POST).json(&body);
-        read_created(twitch.helix.send(access, request, &Meter::silent()).await)
+        let outcome = twitch.helix.send(access, request, &Meter::silent()).await;
+        let status = outcome.as_ref().ok().map(|answer| answer.status);
+        target.refine(read_created(outcome), status)
     };
     // The token is fetched for each pass: the one that opened the socket may have expired hours ago.
     let access = match twitch.auth.access(identity, &Meter::silent()).await {
@@ -164,7 +223,9 @@ fn read_created(outcome: Result<Answer, HttpError>) -> Created {
         401 if says("scope") || says("match") => refused(Code::Forbidden(PlatformName::Twitch)),
         401 => Created::Unauthorized { reason: words },
         403 => refused(Code::Forbidden(PlatformName::Twitch)),
-        409 => Created::Exists,
+        409 => Created::Exists {
+            id: answer.object::<Conflict>().ok().and_then(|conflict| conflict.id),
+        },
         410 => refused(Code::TwitchSubscriptionWithdrawn),
         429 if says("transport") => Created::Crowded {
             reason: words,
@@ -188,7 +249,7 @@ fn read_created(outcome: Result<Answer, HttpError>) -> Created {
 }
 
 /// Whether a 429 is a request rate limit. An answer with points left in the bucket is about something else.
-fn is_rate_limit(answer: &Answer) -> bool {
+pub(super) fn is_rate_limit(answer: &Answer) -> bool {
     let left = answer.header("ratelimit-remaining");
     let left: Option<i64> = left.and_then(|left| left.trim().parse().ok());
     answer.headers.contains_key("retry-after") || left.is_none_or(|left| left <= 0)
@@ -200,11 +261,13 @@ fn enabled(listed: &Listed) -> Created {
         max: listed.max_total_cost,
     };
     match listed.data.read.first() {
-        Some(info) if info.status.is_empty() || info.status == "enabled" => Created::Enabled {
-            id: info.id.clone(),
-            cost: info.cost,
-            bill,
-        },
+        Some(info) if ["", "enabled", VERIFICATION_PENDING].contains(&info.status.as_str()) => {
+            Created::Enabled {
+                id: info.id.clone(),
+                cost: info.cost,
+                bill,
+            }
+        }
         Some(info) => Created::Refused {
             code: Code::TwitchSubscriptionDisabled,
             reason: format!("it was created with status {}", info.status),
@@ -215,10 +278,11 @@ fn enabled(listed: &Listed) -> Created {
     }
 }
 
-/// Lists every subscription of `identity`, with the points in use.
-pub(super) async fn list(
+/// Lists every subscription of `identity`, or those with this value of a filter, and the points in use.
+pub(in crate::platforms::twitch) async fn list(
     twitch: &TwitchPlatform,
     identity: &Identity,
+    filter: Option<(&str, &str)>,
 ) -> Result<(Vec<SubscriptionInfo>, Bill), PlatformError> {
     let asked = Asked::new(PlatformName::Twitch, "the list of subscriptions");
     let mut found: Vec<SubscriptionInfo> = Vec::new();
@@ -226,6 +290,9 @@ pub(super) async fn list(
     for _ in 0..MOST_PAGES {
         let access = twitch.auth.access(identity, &Meter::silent()).await?;
         let mut request = request(twitch, Method::GET);
+        if let Some(filter) = filter {
+            request = request.query(&[filter]);
+        }
         if let Some(cursor) = &cursor {
             request = request.query(&[("after", cursor)]);
         }
@@ -246,7 +313,7 @@ pub(super) async fn list(
 }
 
 /// Deletes a subscription. One that is already gone counts as deleted.
-pub(super) async fn delete(
+pub(in crate::platforms::twitch) async fn delete(
     twitch: &TwitchPlatform,
     identity: &Identity,
     id: &str,
@@ -273,7 +340,7 @@ mod tests {
     fn name(created: &Created) -> Cow<'static, str> {
         let name = match created {
             Created::Enabled { .. } => "enabled",
-            Created::Exists => "exists",
+            Created::Exists { .. } => "exists",
             Created::Unclear { .. } => "unclear",
             Created::SessionGone => "session gone",
             Created::Refused { code, .. } => return code.text(),

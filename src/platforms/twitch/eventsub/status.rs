@@ -68,6 +68,22 @@ pub struct Tally {
     pub reconnects: u64,
 }
 
+/// The conduit whose messages a connection receives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConduitStatus {
+    pub id: String,
+    pub shard_count: usize,
+    /// The shards of this process.
+    pub own_shards: Vec<usize>,
+    /// Those of them that are not assigned to its session.
+    pub lost: Vec<usize>,
+    /// All shards that receive nothing, by the last check.
+    pub disabled: Vec<usize>,
+    /// Whether no message is lost.
+    pub covers: bool,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ConnectionStatus {
@@ -84,6 +100,8 @@ pub struct ConnectionStatus {
     /// The cause of its last failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<ErrorInfo>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conduit: Option<ConduitStatus>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -143,14 +161,16 @@ impl SubscriptionStatus {
 impl ConnectionStatus {
     /// Returns whether the connection is up.
     pub fn is_connected(&self) -> bool {
-        matches!(self.state, "CONNECTED" | "MOVING")
+        let covers = self.conduit.as_ref().is_none_or(|conduit| conduit.covers);
+        matches!(self.state, "CONNECTED" | "MOVING") && covers
     }
 }
 
 impl ConnectionStatus {
     /// Returns whether there is a session, to which subscriptions belong.
     pub(super) fn has_session(&self) -> bool {
-        matches!(self.state, "WELCOMED" | "CONNECTED" | "MOVING")
+        // The subscriptions of a conduit outlive its sockets.
+        self.conduit.is_some() || matches!(self.state, "WELCOMED" | "CONNECTED" | "MOVING")
     }
 }
 
@@ -194,6 +214,17 @@ impl Status {
         }) {
             summary += &format!(", {}: {}", error.code, error.message);
         }
+        if let Some(conduit) = self
+            .connections
+            .iter()
+            .find_map(|connection| connection.conduit.as_ref())
+        {
+            let (own, all) = (conduit.own_shards.len(), conduit.shard_count);
+            summary += &format!(", conduit {} with {own} of {all} shards here", conduit.id);
+            if !conduit.disabled.is_empty() {
+                summary += &format!(", shards {:?} disabled", conduit.disabled);
+            }
+        }
         if let Some(why) = &self.bot_missing {
             summary += &format!(", the bot's token cannot be used: {why}");
         }
@@ -227,6 +258,7 @@ impl Status {
             "subscriptions": subscriptions,
             "lines": self.connections, "tally": self.tally, "silent": self.silent,
             "plan": {
+                "transport": self.plan.transport, "transportReason": self.plan.transport_reason,
                 "cost": self.plan.cost, "costLimit": self.plan.cost_limit, "sockets": self.plan.connections.len(),
                 "spareSockets": self.plan.spare_sockets, "polledCount": self.plan.polled.len(),
                 "polled": self.plan.polled.iter().take(SHOWN).collect::<Vec<_>>(),

@@ -227,8 +227,8 @@ impl SubscriptionSet {
                 refused(code, reason.clone()),
                 CreateOutcome::NotAccepted { code, reason },
             ),
-            Created::Exists if tries < 2 => (due_in(1_000), CreateOutcome::CompareList),
-            Created::Exists => {
+            Created::Exists { .. } if tries < 2 => (due_in(1_000), CreateOutcome::CompareList),
+            Created::Exists { .. } => {
                 not_accepted(CONFLICT, "duplicate subscription of another connection", refused)
             }
             Created::CostExceeded | Created::Crowded { sockets: false, .. } => match CROWDED_FOR.get(tries) {

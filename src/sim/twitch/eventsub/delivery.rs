@@ -3,11 +3,18 @@
 use serde_json::{Value, json};
 
 use super::knobs::Duplicate;
-use super::state::{Condition, EventSub, Order, Subscription};
+use super::state::{Address, Condition, EventSub, Order, Subscription, Transport};
+use super::webhooks::Outgoing;
 use crate::core::time::Timestamp;
 
 impl EventSub {
-    fn about(&self, kind: &str, subscription: &Subscription, at: Timestamp, event: Option<&Value>) -> String {
+    pub(super) fn about(
+        &self,
+        kind: &str,
+        subscription: &Subscription,
+        at: Timestamp,
+        event: Option<&Value>,
+    ) -> String {
         let mut metadata = self.metadata(kind, at);
         metadata["subscription_type"] = json!(subscription.kind);
         metadata["subscription_version"] = json!(subscription.version);
@@ -41,45 +48,86 @@ impl EventSub {
     ) -> usize {
         let now = self.now();
         let at = self.clock.wall().plus_millis(-self.knobs.age_ms);
+        // A condition that names a conduit is about that one, whatever its client.
+        let narrower = |sub: &Subscription| key == "client_id" && sub.condition.contains_key("conduit_id");
         let matching = |sub: &&Subscription| {
-            sub.kind == kind && sub.enabled(now) && sub.condition.get(key).is_some_and(|given| given == value)
+            sub.kind == kind
+                && sub.enabled(now)
+                && sub.condition.get(key).is_some_and(|given| given == value)
+                && !narrower(sub)
         };
         let mut letters = Vec::new();
+        let mut posts = Vec::new();
         let mut sent = 0;
         for subscription in self.subscriptions.iter().filter(matching) {
             let Some(event) = &event(&subscription.version) else {
                 continue;
             };
             sent += 1;
+            let address = match &subscription.transport {
+                Transport::Socket { socket, .. } => Address::Socket(*socket),
+                Transport::Conduit(id) => Address::Conduit {
+                    id: id.clone(),
+                    key: value.to_owned(),
+                },
+                Transport::Webhook { .. } => {
+                    posts.push(self.outgoing("notification", subscription, at, Some(event)));
+                    continue;
+                }
+            };
             let text = self.about("notification", subscription, at, Some(event));
             match self.knobs.duplicate {
-                Some(Duplicate::SameId) => letters.push((subscription.socket, text.clone())),
+                Some(Duplicate::SameId) => letters.push((address.clone(), text.clone())),
                 Some(Duplicate::FreshId) => {
                     letters.push((
-                        subscription.socket,
+                        address.clone(),
                         self.about("notification", subscription, at, Some(event)),
                     ));
                 }
                 None => {}
             }
-            letters.push((subscription.socket, text));
+            letters.push((address, text));
         }
-        for (socket, text) in letters {
-            self.post(socket, text);
+        for (address, text) in letters {
+            self.post(address, text);
         }
+        self.post_webhooks(posts);
         self.notified += u64::try_from(sent).unwrap_or(0);
         sent
     }
 
-    fn post(&mut self, socket: u64, text: String) {
+    fn post_webhooks(&mut self, posts: Vec<Outgoing>) {
+        if self.knobs.drop_events {
+            return;
+        }
+        let times = if self.knobs.duplicate.is_some() { 2 } else { 1 };
+        for outgoing in posts {
+            for _ in 0..times {
+                self.webhooks.post(outgoing.clone());
+            }
+        }
+    }
+
+    pub(super) fn post(&mut self, address: Address, text: String) {
         if self.knobs.drop_events {
             return;
         }
         if self.knobs.hold {
-            self.held.push_back((socket, text));
+            self.held.push_back((address, text));
             return;
         }
-        self.send(socket, &text);
+        self.deliver(&address, &text);
+    }
+
+    fn deliver(&mut self, address: &Address, text: &str) {
+        match address {
+            Address::Socket(socket) => self.send(*socket, text),
+            Address::Conduit { id, key } => {
+                for socket in self.route(id, key) {
+                    self.send(socket, text);
+                }
+            }
+        }
     }
 
     fn send(&self, socket: u64, text: &str) {
@@ -96,8 +144,8 @@ impl EventSub {
         if newest_first {
             held.reverse();
         }
-        for (socket, text) in &held {
-            self.send(*socket, text);
+        for (address, text) in &held {
+            self.deliver(address, text);
         }
         held.len()
     }
@@ -111,6 +159,7 @@ impl EventSub {
             let view = SubscriptionView {
                 id: &sub.id,
                 kind: &sub.kind,
+                version: &sub.version,
                 condition: &sub.condition,
                 client_id: &sub.client_id,
                 user_id: &sub.user_id,
@@ -122,8 +171,20 @@ impl EventSub {
         }
         for index in &ended {
             let sub = &self.subscriptions[*index];
+            let address = match &sub.transport {
+                Transport::Socket { socket, .. } => Address::Socket(*socket),
+                Transport::Conduit(id) => Address::Conduit {
+                    id: id.clone(),
+                    key: sub.condition.values().next().cloned().unwrap_or_default(),
+                },
+                Transport::Webhook { .. } => {
+                    let outgoing = self.outgoing("revocation", sub, at, None);
+                    self.webhooks.post(outgoing);
+                    continue;
+                }
+            };
             let text = self.about("revocation", sub, at, None);
-            self.send(sub.socket, &text);
+            self.deliver(&address, &text);
         }
         self.note_totals();
         ended.len()
@@ -134,6 +195,7 @@ impl EventSub {
 pub(super) struct SubscriptionView<'a> {
     pub(super) id: &'a str,
     pub(super) kind: &'a str,
+    pub(super) version: &'a str,
     pub(super) condition: &'a Condition,
     pub(super) client_id: &'a str,
     pub(super) user_id: &'a str,

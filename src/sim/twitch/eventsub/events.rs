@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::bodies::{BROADCASTER, joined};
+use super::kinds;
 use super::moderation::ModerationSpec;
 use crate::sim::twitch::members::Role;
 use crate::sim::twitch::stream::Stream;
@@ -93,9 +94,18 @@ impl World {
     /// Removes the connection between a user and an application, and revokes the subscriptions that required it.
     pub(in crate::sim::twitch) fn disconnect(&mut self, client_id: &str, user_id: &str) {
         self.tokens.disconnect(Some(client_id), Some(&user_id.to_owned()));
+        // Subscriptions of the application end when they required what this user had granted.
+        let required =
+            |kind: &str, version: &str| kinds::find(kind, version).and_then(|kind| kind.demand.whose());
         self.eventsub.revoke("authorization_revoked", |sub| {
-            sub.client_id == client_id && sub.user_id == user_id
+            let own = sub.user_id == user_id
+                || (sub.user_id.is_empty()
+                    && required(sub.kind, sub.version).is_some_and(|whose| sub.has(whose, user_id)));
+            sub.client_id == client_id && own
         });
+        let event = joined(self.named("user", user_id), &json!({"client_id": client_id}));
+        self.eventsub
+            .notify("user.authorization.revoke", "client_id", client_id, &event);
     }
 
     /// Revokes every subscription about a user who was removed.

@@ -7,6 +7,8 @@ pub(super) enum Demand {
     Nothing,
     /// The token's user is the one under this key of the condition and has one of these scopes.
     OneOf(&'static str, &'static [&'static str]),
+    /// The application's own token; not available over a websocket.
+    Application,
     /// The token's user is the one under this key, and has one scope of each of these groups.
     EachOf(&'static str, &'static [&'static [&'static str]]),
 }
@@ -35,6 +37,7 @@ const fn kind(
 }
 
 const BROADCASTER: &[&str] = &["broadcaster_user_id"];
+const CLIENT: &[&str] = &["client_id"];
 
 const MODERATE_V1: &[&[&str]] = &[
     &["moderator:read:blocked_terms", "moderator:manage:blocked_terms"],
@@ -58,8 +61,10 @@ const MODERATE_V2: &[&[&str]] = &[
     &["moderator:read:vips"],
 ];
 
-/// The types that are available over a websocket.
+/// The types that are simulated.
 pub(super) const KINDS: &[Kind] = &[
+    kind("user.authorization.revoke", "1", CLIENT, Demand::Application),
+    kind("conduit.shard.disabled", "1", CLIENT, Demand::Application),
     kind("stream.online", "1", BROADCASTER, Demand::Nothing),
     kind("stream.offline", "1", BROADCASTER, Demand::Nothing),
     kind("channel.update", "2", BROADCASTER, Demand::Nothing),
@@ -161,6 +166,14 @@ pub(super) fn find(name: &str, version: &str) -> Option<&'static Kind> {
 }
 
 impl Demand {
+    /// Returns the key of the condition that holds the user whose authorization is required.
+    pub(super) fn whose(self) -> Option<&'static str> {
+        match self {
+            Self::OneOf(whose, _) | Self::EachOf(whose, _) => Some(whose),
+            Self::Nothing | Self::Application => None,
+        }
+    }
+
     /// Returns whether a token of `user` that `has` scopes meets the requirements for a condition read by `key`.
     pub(super) fn met(
         self,
@@ -170,6 +183,7 @@ impl Demand {
     ) -> bool {
         match self {
             Self::Nothing => true,
+            Self::Application => false,
             Self::OneOf(whose, scopes) => {
                 key(whose).as_deref() == Some(user) && scopes.iter().any(|scope| has(scope))
             }

@@ -3,8 +3,9 @@
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
+use super::conduit_rest::cut;
 use super::kinds::{self, Demand, Kind};
-use super::state::{Condition, Subscription};
+use super::state::{Condition, Subscription, Transport};
 use crate::sim::twitch::answer::{Refusal, page};
 use crate::sim::twitch::call::{Call, CallResult};
 use crate::sim::twitch::world::World;
@@ -15,8 +16,11 @@ const SOCKETS: usize = 3;
 const SUBSCRIPTIONS: usize = 300;
 /// Maximum enabled subscriptions of equal type and condition, over all sockets.
 const MAX_EQUAL_SUBSCRIPTIONS: usize = 3;
-/// Maximum cost points per (application, user).
+/// Maximum cost points per (application, user), and per application for webhooks and conduits.
 const MAX_COST: u32 = 10;
+const MAX_COST_OF_APPLICATION: u32 = 10_000;
+/// Lengths of a webhook's secret.
+const SECRET: std::ops::RangeInclusive<usize> = 10..=100;
 /// Maximum channels in which one user may read chat without being moderator or invited.
 const MAX_CHAT_SUBSCRIPTIONS: usize = 100;
 
@@ -25,7 +29,28 @@ struct SubscriptionRequest {
     kind: &'static Kind,
     version: String,
     condition: Condition,
-    socket: u64,
+    transport: Transport,
+}
+
+impl SubscriptionRequest {
+    fn socket(&self) -> Option<u64> {
+        match self.transport {
+            Transport::Socket { socket, .. } => Some(socket),
+            Transport::Conduit(_) | Transport::Webhook { .. } => None,
+        }
+    }
+
+    /// Returns whether a subscription delivers to the same place.
+    fn is_delivered_like(&self, other: &Subscription) -> bool {
+        match (&self.transport, &other.transport) {
+            (Transport::Socket { socket, .. }, Transport::Socket { socket: other, .. }) => socket == other,
+            (Transport::Conduit(id), Transport::Conduit(other)) => id == other,
+            (Transport::Webhook { callback, .. }, Transport::Webhook { callback: other, .. }) => {
+                callback == other
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Create EventSub Subscription.
@@ -33,7 +58,7 @@ pub(in crate::sim::twitch) fn create(call: &mut Call<'_>) -> CallResult {
     call.world.eventsub.prune();
     let request = read(call)?;
     authorize(call, &request)?;
-    let user = call.caller.user()?.to_owned();
+    let user = call.caller.user_id.clone().unwrap_or_default();
     let client = call.caller.client_id.clone();
     let cost = cost(call.world, &client, &request);
     check_limits(call.world, &client, &user, &request, cost)?;
@@ -41,9 +66,16 @@ pub(in crate::sim::twitch) fn create(call: &mut Call<'_>) -> CallResult {
     let eventsub = &mut call.world.eventsub;
     let id = eventsub.unique_id();
     let created_at = eventsub.precise(eventsub.clock.wall());
-    let socket = eventsub.sockets.get_mut(&request.socket).ok_or_else(no_session)?;
-    socket.owner = Some((client.clone(), user.clone()));
-    socket.used = true;
+    let (socket, webhook) = (
+        request.socket(),
+        matches!(request.transport, Transport::Webhook { .. }),
+    );
+    if let Some(socket) = socket {
+        let socket = eventsub.sockets.get_mut(&socket).ok_or_else(no_session)?;
+        socket.owner = Some((client.clone(), user.clone()));
+        socket.used = true;
+    }
+    let pending = || (call.now, "webhook_callback_verification_pending".to_owned());
     let subscription = Subscription {
         id,
         kind: request.kind.name.to_owned(),
@@ -52,21 +84,30 @@ pub(in crate::sim::twitch) fn create(call: &mut Call<'_>) -> CallResult {
         cost,
         client_id: client.clone(),
         user_id: user.clone(),
-        socket: request.socket,
-        session_id: socket.session_id.clone(),
-        connected_at: socket.connected_at,
+        transport: request.transport,
         created_at,
-        end: None,
-        disconnected_at: None,
+        end: webhook.then(pending),
     };
+    if webhook {
+        eventsub.verify(&subscription);
+    }
     let shown = subscription.to_json(call.now);
     eventsub.subscriptions.push(subscription);
+    eventsub.created += 1;
     eventsub.note_totals();
     let body = json!({
         "data": [shown], "total": eventsub.total(&client, &user),
-        "total_cost": eventsub.total_cost(&client, &user), "max_total_cost": MAX_COST,
+        "total_cost": eventsub.total_cost(&client, &user), "max_total_cost": max_cost(&user),
     });
     Ok((StatusCode::ACCEPTED, body))
+}
+
+fn max_cost(user: &str) -> u32 {
+    if user.is_empty() {
+        MAX_COST_OF_APPLICATION
+    } else {
+        MAX_COST
+    }
 }
 
 fn no_session() -> Refusal {
@@ -84,7 +125,7 @@ fn read(call: &Call<'_>) -> Result<SubscriptionRequest, Refusal> {
     let body: Value =
         serde_json::from_str(call.body).map_err(|_| bad("The request body is not valid JSON"))?;
     match (body["transport"]["method"].as_str(), &call.caller.user_id) {
-        (Some("websocket"), Some(_)) => {}
+        (Some("websocket"), Some(_)) | (Some("webhook" | "conduit"), None) => {}
         (Some("websocket"), None) => {
             return Err(bad(
                 "auth must use user access token to create websocket subscription",
@@ -94,9 +135,6 @@ fn read(call: &Call<'_>) -> Result<SubscriptionRequest, Refusal> {
             return Err(bad(
                 "auth must use app access token to create webhook subscription",
             ));
-        }
-        (Some("webhook" | "conduit"), None) => {
-            return Err(Refusal::new(501, "not simulated: webhooks and conduits"));
         }
         _ => return Err(bad("missing or unknown transport method")),
     }
@@ -114,9 +152,19 @@ fn read(call: &Call<'_>) -> Result<SubscriptionRequest, Refusal> {
         }
         None => return Err(bad("invalid subscription type and version")),
     };
-    let given = body["condition"]
-        .as_object()
-        .ok_or_else(|| bad("missing condition"))?;
+    if kind.demand == Demand::Application && call.caller.user_id.is_some() {
+        return Err(bad("invalid transport and subscription type combination"));
+    }
+    Ok(SubscriptionRequest {
+        kind,
+        version: version.to_owned(),
+        condition: condition(call, kind, &body["condition"])?,
+        transport: transport(call, &body["transport"])?,
+    })
+}
+
+fn condition(call: &Call<'_>, kind: &Kind, given: &Value) -> Result<Condition, Refusal> {
+    let given = given.as_object().ok_or_else(|| bad("missing condition"))?;
     let mut condition = Condition::new();
     for key in kind.condition {
         let value = given
@@ -124,15 +172,55 @@ fn read(call: &Call<'_>) -> Result<SubscriptionRequest, Refusal> {
             .and_then(Value::as_str)
             .filter(|value| !value.is_empty());
         let value = value.ok_or_else(|| bad(&format!("missing or malformed condition {key}")))?;
-        if call.world.user(value).is_none() {
+        if *key == "client_id" {
+            if value != call.caller.client_id {
+                return Err(Refusal::new(403, "subscription missing proper authorization"));
+            }
+        } else if call.world.user(value).is_none() {
             return Err(bad(&format!("invalid user in condition {key}")));
         }
         condition.insert((*key).to_owned(), value.to_owned());
     }
-    if given.keys().any(|key| !kind.condition.contains(&key.as_str())) {
+    // The one optional key.
+    let optional = (kind.name == "conduit.shard.disabled").then_some("conduit_id");
+    if let Some(value) = optional.and_then(|key| given.get(key)).and_then(Value::as_str) {
+        condition.insert("conduit_id".to_owned(), value.to_owned());
+    }
+    let known = |key: &str| kind.condition.contains(&key) || Some(key) == optional;
+    if given.keys().any(|key| !known(key)) {
         return Err(bad("unknown key in condition"));
     }
-    let session = body["transport"]["session_id"].as_str().unwrap_or_default();
+    Ok(condition)
+}
+
+fn transport(call: &Call<'_>, given: &Value) -> Result<Transport, Refusal> {
+    let text = |key: &str| given[key].as_str().unwrap_or_default();
+    match text("method") {
+        "conduit" => {
+            let conduit = call.world.eventsub.conduits.get(text("conduit_id"));
+            let own = conduit.filter(|conduit| conduit.client_id == call.caller.client_id);
+            own.ok_or_else(|| Refusal::new(404, "conduit not found"))?;
+            Ok(Transport::Conduit(text("conduit_id").to_owned()))
+        }
+        "webhook" => {
+            let (callback, secret) = (text("callback"), text("secret"));
+            // Twitch requires HTTPS on port 443; on loopback the simulator does without.
+            if !callback.starts_with("https://") && !callback.starts_with("http://127.0.0.1:") {
+                return Err(bad("callback must be HTTPS and use port 443"));
+            }
+            if !SECRET.contains(&secret.len()) || !secret.is_ascii() {
+                return Err(bad("secret must be between 10 and 100 ASCII characters"));
+            }
+            Ok(Transport::Webhook {
+                callback: callback.to_owned(),
+                secret: secret.to_owned(),
+            })
+        }
+        _ => socket_transport(call, text("session_id")),
+    }
+}
+
+fn socket_transport(call: &Call<'_>, session: &str) -> Result<Transport, Refusal> {
     // After a handover that kept the id, the newest socket is the session.
     let socket = call
         .world
@@ -148,18 +236,20 @@ fn read(call: &Call<'_>) -> Result<SubscriptionRequest, Refusal> {
             "websocket transport cannot have subscriptions created by different users",
         ));
     }
-    Ok(SubscriptionRequest {
-        kind,
-        version: version.to_owned(),
-        condition,
+    Ok(Transport::Socket {
         socket: *socket,
+        session_id: state.session_id.clone(),
+        connected_at: state.connected_at,
+        disconnected_at: None,
     })
 }
 
 /// Refuses tokens without the scopes, banned users, and users who read too many chats.
 fn authorize(call: &Call<'_>, request: &SubscriptionRequest) -> Result<(), Refusal> {
     let forbidden = || Refusal::new(403, "subscription missing proper authorization");
-    let user = call.caller.user()?;
+    let Some(user) = call.caller.user_id.as_deref() else {
+        return authorize_application(call, request);
+    };
     let key = |key: &str| request.condition.get(key).cloned();
     if !request.kind.demand.met(user, key, |scope| call.caller.has(scope)) {
         return Err(forbidden());
@@ -181,6 +271,37 @@ fn authorize(call: &Call<'_>, request: &SubscriptionRequest) -> Result<(), Refus
         "channel.moderate" if channel != user && !roles.moderators.has(channel, user) => Err(forbidden()),
         _ => Ok(()),
     }
+}
+
+/// Refuses what the user in the condition has not granted to the application, and chats that it is not invited to.
+fn authorize_application(call: &Call<'_>, request: &SubscriptionRequest) -> Result<(), Refusal> {
+    let forbidden = || Refusal::new(403, "subscription missing proper authorization");
+    let Some(whose) = request.kind.demand.whose() else {
+        return Ok(());
+    };
+    let client = &call.caller.client_id;
+    let user = request.condition.get(whose).cloned().unwrap_or_default();
+    let granted = call.world.tokens.grant(client, &user).unwrap_or_default();
+    let has = |scope: &str| granted.iter().any(|held| held == scope);
+    if !request
+        .kind
+        .demand
+        .met(&user, |key| request.condition.get(key).cloned(), has)
+    {
+        return Err(forbidden());
+    }
+    let channel = request
+        .condition
+        .get("broadcaster_user_id")
+        .map_or("", String::as_str);
+    let is_chat = request.kind.name == "channel.chat.message";
+    let joins = !call.world.roles.banned.has(channel, &user)
+        && has("user:bot")
+        && invited(call.world, client, channel, &user);
+    if is_chat && !joins {
+        return Err(forbidden());
+    }
+    Ok(())
 }
 
 /// Returns whether reading this chat does not count against the join limit.
@@ -238,7 +359,7 @@ fn check_limits(
             && sub.condition == request.condition
     };
     let equals: Vec<_> = eventsub.subscriptions.iter().filter(equal).collect();
-    if let Some(existing) = equals.iter().find(|sub| sub.socket == request.socket) {
+    if let Some(existing) = equals.iter().find(|sub| request.is_delivered_like(sub)) {
         let conflict = Refusal::new(409, "subscription already exists");
         return Err(if eventsub.knobs.conflict_without_id {
             conflict
@@ -250,18 +371,20 @@ fn check_limits(
     if equals.len() >= MAX_EQUAL_SUBSCRIPTIONS {
         return too_many("maximum subscriptions with type and condition exceeded");
     }
-    let sockets = eventsub.sockets_in_use(client, user);
-    if !sockets.contains(&request.socket) && sockets.len() >= SOCKETS {
-        return too_many("number of websocket transports limit exceeded");
+    if let Some(socket) = request.socket() {
+        let sockets = eventsub.sockets_in_use(client, user);
+        if !sockets.contains(&socket) && sockets.len() >= SOCKETS {
+            return too_many("number of websocket transports limit exceeded");
+        }
+        let on_socket = eventsub
+            .subscriptions
+            .iter()
+            .filter(|sub| sub.socket() == Some(socket) && sub.enabled(now));
+        if on_socket.count() >= SUBSCRIPTIONS {
+            return too_many("maximum number of subscriptions for the websocket session exceeded");
+        }
     }
-    let on_socket = eventsub
-        .subscriptions
-        .iter()
-        .filter(|sub| sub.socket == request.socket && sub.enabled(now));
-    if on_socket.count() >= SUBSCRIPTIONS {
-        return too_many("maximum number of subscriptions for the websocket session exceeded");
-    }
-    if eventsub.total_cost(client, user) + cost > MAX_COST {
+    if eventsub.total_cost(client, user) + cost > max_cost(user) {
         return too_many("maximum total cost exceeded");
     }
     Ok(())
@@ -281,7 +404,7 @@ pub(in crate::sim::twitch) fn list(call: &mut Call<'_>) -> CallResult {
     }
     let eventsub = &call.world.eventsub;
     let now = call.now;
-    // An app token lists webhooks and conduits, of which there are none.
+    // An app token lists webhooks and conduits, which belong to no user.
     let user = call.caller.user_id.clone().unwrap_or_default();
     let client = &call.caller.client_id;
     let orphan = |sub: &Subscription| sub.end.as_ref().is_some_and(|(from, _)| now < *from);
@@ -290,7 +413,7 @@ pub(in crate::sim::twitch) fn list(call: &mut Call<'_>) -> CallResult {
         Some(("type", kind)) => sub.kind == *kind,
         Some(("user_id", user)) => sub.condition.values().any(|value| value == user),
         Some(("subscription_id", id)) => sub.id == *id,
-        Some(_) => false,
+        Some((_, conduit)) => sub.is_of_conduit(conduit),
         None => true,
     };
     let own = eventsub
@@ -301,10 +424,14 @@ pub(in crate::sim::twitch) fn list(call: &mut Call<'_>) -> CallResult {
         .filter(|sub| !(eventsub.knobs.orphans_hidden && orphan(sub)))
         .filter(matching);
     let shown: Vec<_> = listed.map(|sub| sub.to_json(now)).collect();
-    let (data, pagination) = page(shown, call.query, 100, 100)?;
+    let (data, pagination) = if filters.iter().any(|(name, _)| *name == "conduit_id") {
+        cut(call, shown)?
+    } else {
+        page(shown, call.query, 100, 100)?
+    };
     let body = json!({
         "data": data, "total": eventsub.total(client, &user), "total_cost": eventsub.total_cost(client, &user),
-        "max_total_cost": MAX_COST, "pagination": pagination,
+        "max_total_cost": max_cost(&user), "pagination": pagination,
     });
     Ok((StatusCode::OK, body))
 }

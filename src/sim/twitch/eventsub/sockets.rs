@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::state::{EventSub, Handover, Order, Socket};
+use super::state::{EventSub, Handover, Order, Socket, Transport};
 use crate::sim::kit::random_text::{ALPHANUMERIC, random};
 
 /// Milliseconds in which a client must connect to the reconnect URL.
@@ -108,12 +108,16 @@ impl EventSub {
             (new.owner, new.used) = (owner, used);
         }
         for subscription in &mut self.subscriptions {
-            if subscription.socket == handover.from && subscription.enabled(now) {
-                subscription.socket = number;
-                subscription.session_id.clone_from(&session_id);
-                subscription.connected_at = connected_at;
+            if subscription.socket() == Some(handover.from) && subscription.enabled(now) {
+                subscription.transport = Transport::Socket {
+                    socket: number,
+                    session_id: session_id.clone(),
+                    connected_at,
+                    disconnected_at: None,
+                };
             }
         }
+        self.move_shards(handover.from, number);
         Some((number, welcome))
     }
 
@@ -130,11 +134,19 @@ impl EventSub {
         };
         let (now, wall) = (self.now(), self.clock.wall());
         for subscription in &mut self.subscriptions {
-            if subscription.socket == socket && subscription.end.is_none() {
+            if let Transport::Socket {
+                socket: own,
+                disconnected_at,
+                ..
+            } = &mut subscription.transport
+                && *own == socket
+                && subscription.end.is_none()
+            {
+                *disconnected_at = Some(wall);
                 subscription.end = Some((now.plus_millis(orphaned), status.to_owned()));
-                subscription.disconnected_at = Some(wall);
             }
         }
+        self.disable_shards_of(socket, status);
         self.note_totals();
     }
 
@@ -147,7 +159,7 @@ impl EventSub {
         let subscribed = || {
             self.subscriptions
                 .iter()
-                .any(|sub| sub.socket == socket && sub.enabled(now))
+                .any(|sub| sub.socket() == Some(socket) && sub.enabled(now))
         };
         !known.used || (self.knobs.close_when_empty && !subscribed())
     }

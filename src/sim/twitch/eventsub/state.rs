@@ -6,7 +6,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use super::conduits::{ConduitKnobs, Conduits, Late};
 use super::knobs::EventSubKnobs;
+use super::webhooks::Webhooks;
 use crate::clock::{Chance, Clock};
 use crate::core::time::Timestamp;
 use crate::sim::clock::SimClock;
@@ -59,6 +61,33 @@ pub(super) struct ChatMessage {
 /// Users by the role that they have in a condition.
 pub(super) type Condition = BTreeMap<String, String>;
 
+/// Where a subscription delivers.
+#[derive(Debug, Clone)]
+pub(super) enum Transport {
+    /// A socket, by its number.
+    Socket {
+        socket: u64,
+        session_id: String,
+        connected_at: Timestamp,
+        disconnected_at: Option<Timestamp>,
+    },
+    Conduit(String),
+    Webhook {
+        callback: String,
+        secret: String,
+    },
+}
+
+impl Transport {
+    fn to_json(&self) -> Value {
+        match self {
+            Self::Socket { session_id, .. } => json!({"method": "websocket", "session_id": session_id}),
+            Self::Conduit(id) => json!({"method": "conduit", "conduit_id": id}),
+            Self::Webhook { callback, .. } => json!({"method": "webhook", "callback": callback}),
+        }
+    }
+}
+
 /// One subscription, enabled or still listed.
 pub(super) struct Subscription {
     pub(super) id: String,
@@ -67,14 +96,12 @@ pub(super) struct Subscription {
     pub(super) condition: Condition,
     pub(super) cost: u32,
     pub(super) client_id: String,
+    /// Empty for a subscription of the application.
     pub(super) user_id: String,
-    pub(super) socket: u64,
-    pub(super) session_id: String,
-    pub(super) connected_at: Timestamp,
+    pub(super) transport: Transport,
     pub(super) created_at: String,
     /// When it was disabled, and its status since then.
     pub(super) end: Option<(Timestamp, String)>,
-    pub(super) disconnected_at: Option<Timestamp>,
 }
 
 impl Subscription {
@@ -93,16 +120,33 @@ impl Subscription {
         self.client_id == client && self.user_id == user
     }
 
+    /// Returns the number of its socket.
+    pub(super) fn socket(&self) -> Option<u64> {
+        match &self.transport {
+            Transport::Socket { socket, .. } => Some(*socket),
+            Transport::Conduit(_) | Transport::Webhook { .. } => None,
+        }
+    }
+
+    /// Returns whether it delivers to this conduit.
+    pub(super) fn is_of_conduit(&self, id: &str) -> bool {
+        matches!(&self.transport, Transport::Conduit(own) if own == id)
+    }
+
     /// Returns the subscription as in REST responses.
     pub(super) fn to_json(&self, now: Timestamp) -> Value {
-        let mut transport = json!({
-            "method": "websocket", "session_id": self.session_id, "connected_at": self.connected_at,
-        });
-        if let Some(at) = self.disconnected_at {
-            transport["disconnected_at"] = json!(at);
-        }
         let mut shown = self.to_message_json(now);
-        shown["transport"] = transport;
+        if let Transport::Socket {
+            connected_at,
+            disconnected_at,
+            ..
+        } = &self.transport
+        {
+            shown["transport"]["connected_at"] = json!(connected_at);
+            if let Some(at) = disconnected_at {
+                shown["transport"]["disconnected_at"] = json!(at);
+            }
+        }
         shown
     }
 
@@ -112,7 +156,7 @@ impl Subscription {
         json!({
             "id": self.id, "status": self.status(now), "type": self.kind, "version": self.version,
             "condition": self.condition, "created_at": self.created_at,
-            "transport": {"method": "websocket", "session_id": self.session_id},
+            "transport": self.transport.to_json(),
             "cost": if enabled { self.cost } else { 0 },
         })
     }
@@ -127,7 +171,13 @@ pub(in crate::sim::twitch) struct EventSub {
     pub(super) handovers: HashMap<String, Handover>,
     /// Oldest first.
     pub(super) subscriptions: Vec<Subscription>,
-    pub(super) held: VecDeque<(u64, String)>,
+    pub(super) held: VecDeque<(Address, String)>,
+    pub(super) conduits: Conduits,
+    /// Messages that are sent later.
+    pub(super) late: Vec<Late>,
+    pub(in crate::sim::twitch) webhooks: Webhooks,
+    /// Number of subscriptions created so far.
+    pub(super) created: u64,
     /// The latest chat messages, for replies to them.
     pub(super) lines: VecDeque<ChatMessage>,
     /// Number of subscriptions that were sent a notification so far.
@@ -135,6 +185,18 @@ pub(in crate::sim::twitch) struct EventSub {
     /// Former numbers of subscriptions with their times, per owner, for a `total` that is behind.
     pub(super) totals: HashMap<(String, String), Vec<(Timestamp, usize)>>,
     pub(in crate::sim::twitch) knobs: EventSubKnobs,
+    pub(in crate::sim::twitch) conduit_knobs: ConduitKnobs,
+}
+
+/// Where a message goes.
+#[derive(Debug, Clone)]
+pub(super) enum Address {
+    Socket(u64),
+    /// The shard of a conduit that this key of a condition belongs to.
+    Conduit {
+        id: String,
+        key: String,
+    },
 }
 
 impl EventSub {
@@ -147,10 +209,15 @@ impl EventSub {
             handovers: HashMap::new(),
             subscriptions: Vec::new(),
             held: VecDeque::new(),
+            conduits: Conduits::default(),
+            late: Vec::new(),
+            webhooks: Webhooks::default(),
+            created: 0,
             lines: VecDeque::new(),
             notified: 0,
             totals: HashMap::new(),
             knobs: EventSubKnobs::default(),
+            conduit_knobs: ConduitKnobs::default(),
         }
     }
 
@@ -203,6 +270,7 @@ impl EventSub {
 
     /// Removes subscriptions that have been disabled for longer than they are listed.
     pub(super) fn prune(&mut self) {
+        self.remove_dead_conduits();
         let now = self.now();
         self.subscriptions.retain(|sub| {
             sub.end
@@ -261,7 +329,7 @@ impl EventSub {
             .subscriptions
             .iter()
             .filter(|sub| sub.owned_by(client, user) && sub.enabled(now));
-        counted.map(|sub| sub.socket).collect()
+        counted.filter_map(Subscription::socket).collect()
     }
 
     /// Returns the open sockets as the controls show them.
@@ -271,7 +339,7 @@ impl EventSub {
             let held = self
                 .subscriptions
                 .iter()
-                .filter(|sub| sub.socket == *number && sub.enabled(now));
+                .filter(|sub| sub.socket() == Some(*number) && sub.enabled(now));
             json!({
                 "session_id": socket.session_id, "connected_at": socket.connected_at,
                 "user_id": socket.owner.as_ref().map(|(_, user)| user), "subscriptions": held.count(),
@@ -279,6 +347,9 @@ impl EventSub {
         });
         let sockets: Vec<_> = sockets.collect();
         let subscriptions: Vec<_> = self.subscriptions.iter().map(|sub| sub.to_json(now)).collect();
-        json!({"sockets": sockets, "subscriptions": subscriptions, "held": self.held.len()})
+        json!({
+            "sockets": sockets, "subscriptions": subscriptions, "held": self.held.len(), "created": self.created,
+            "conduits": self.conduits_json(), "webhooks": self.webhooks.log(),
+        })
     }
 }

@@ -115,6 +115,12 @@ impl Loop {
     }
 
     async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>, welcome: String) {
+        let late = self
+            .twitch
+            .with_world(|world, _| world.eventsub.conduit_knobs.welcome_late_ms);
+        if late > 0 {
+            self.twitch.clock().sleep(late).await;
+        }
         let end = if self.send(welcome).await {
             self.serve(&mut orders).await
         } else {
@@ -195,6 +201,7 @@ impl Loop {
 
     /// Executes what has become due.
     async fn tick(&mut self) -> Option<End> {
+        self.twitch.with_world(|world, _| world.eventsub.send_late());
         let now = self.twitch.clock().now();
         if self.leave_by.is_some_and(|by| by <= now) {
             return Some(End::Close(4004));

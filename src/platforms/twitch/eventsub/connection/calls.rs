@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::super::kinds::Subscription;
 use super::super::machine::{Failure, SocketId};
 use super::super::messages::SubscriptionInfo;
-use super::super::rest::{self, Bill, Created};
+use super::super::rest::{self, Bill, Created, Target};
 use super::super::socket::{self, Frame};
 use super::Context;
 use crate::core::observation::{Identity, LinkState};
@@ -20,21 +20,23 @@ use crate::platforms::kit::meter::Meter;
 const OPEN_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// Calls in progress.
-pub(super) struct Calls {
+pub(in super::super) struct Calls {
     cx: Context,
     identity: Identity,
     running: FuturesUnordered<BoxFuture<'static, Completed>>,
 }
 
 /// A completed call.
-pub(super) enum Completed {
+pub(in super::super) enum Completed {
     Opened(
         SocketId,
         Result<BoxStream<'static, (SocketId, Frame)>, (Failure, bool)>,
         oneshot::Sender<()>,
     ),
+    /// On which session or conduit, and what.
     Created(String, Subscription, Created),
     Listed {
+        /// The session that there was, or the conduit.
         session: Option<String>,
         without_earlier: bool,
         listed: Result<(Vec<SubscriptionInfo>, Bill), PlatformError>,
@@ -43,7 +45,7 @@ pub(super) enum Completed {
 }
 
 impl Calls {
-    pub(super) fn new(cx: Context, identity: Identity) -> Self {
+    pub(in super::super) fn new(cx: Context, identity: Identity) -> Self {
         let running = FuturesUnordered::new();
         Self {
             cx,
@@ -52,16 +54,16 @@ impl Calls {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in super::super) fn is_empty(&self) -> bool {
         self.running.is_empty()
     }
 
-    pub(super) async fn next(&mut self) -> Option<Completed> {
+    pub(in super::super) async fn next(&mut self) -> Option<Completed> {
         self.running.next().await
     }
 
     /// Opens a socket to `url`, or to Twitch's usual address.
-    pub(super) fn open(&self, id: SocketId, url: Option<String>) {
+    pub(in super::super) fn open(&self, id: SocketId, url: Option<String>) {
         let (cx, identity) = (self.cx.clone(), self.identity.clone());
         let (close, closed) = oneshot::channel();
         self.running.push(Box::pin(async move {
@@ -81,28 +83,45 @@ impl Calls {
         }));
     }
 
-    pub(super) fn create(&self, session: String, subscription: Subscription) {
+    pub(in super::super) fn create(&self, session: String, subscription: Subscription) {
+        self.create_on(Target::Session(session), subscription);
+    }
+
+    pub(in super::super) fn create_on(&self, target: Target, subscription: Subscription) {
         let (cx, identity) = (self.cx.clone(), self.identity.clone());
         self.running.push(Box::pin(async move {
-            let created = rest::create(&cx.twitch, &identity, &session, &subscription).await;
-            Completed::Created(session, subscription, created)
+            let created = rest::create(&cx.twitch, &identity, &target, &subscription).await;
+            Completed::Created(target.id().to_owned(), subscription, created)
         }));
     }
 
-    pub(super) fn delete(&self, id: String) {
+    pub(in super::super) fn delete(&self, id: String) {
         let (cx, identity) = (self.cx.clone(), self.identity.clone());
         self.running.push(Box::pin(async move {
             Completed::Deleted(rest::delete(&cx.twitch, &identity, &id).await)
         }));
     }
 
-    pub(super) fn list(&self, session: Option<String>, without_earlier: bool) {
+    pub(in super::super) fn list(&self, session: Option<String>, without_earlier: bool) {
         let (cx, identity) = (self.cx.clone(), self.identity.clone());
         self.running.push(Box::pin(async move {
-            let listed = rest::list(&cx.twitch, &identity).await;
+            let listed = rest::list(&cx.twitch, &identity, None).await;
             Completed::Listed {
                 session,
                 without_earlier,
+                listed,
+            }
+        }));
+    }
+
+    /// Lists the subscriptions of a conduit.
+    pub(in super::super) fn list_conduit(&self, id: String) {
+        let (cx, identity) = (self.cx.clone(), self.identity.clone());
+        self.running.push(Box::pin(async move {
+            let listed = rest::list(&cx.twitch, &identity, Some(("conduit_id", &id))).await;
+            Completed::Listed {
+                session: Some(id),
+                without_earlier: false,
                 listed,
             }
         }));

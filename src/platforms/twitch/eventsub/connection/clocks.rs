@@ -15,7 +15,7 @@ const SANE_MS: i64 = 60_000;
 const RECORDED_MS: i64 = 86_400_000;
 
 #[derive(Debug)]
-pub(super) struct Clocks {
+pub(in super::super) struct Clocks {
     started: Instant,
     /// Milliseconds of the connection's time per real millisecond.
     pace: u32,
@@ -26,7 +26,7 @@ pub(super) struct Clocks {
 }
 
 impl Clocks {
-    pub(super) fn new(ours: Timestamp, pace: u32) -> Self {
+    pub(in super::super) fn new(ours: Timestamp, pace: u32) -> Self {
         let started = Instant::now();
         Self {
             started,
@@ -37,18 +37,18 @@ impl Clocks {
     }
 
     /// Milliseconds since the connection started, by the monotonic clock.
-    pub(super) fn now(&self) -> Millis {
+    pub(in super::super) fn now(&self) -> Millis {
         let real = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         real.saturating_mul(u64::from(self.pace))
     }
 
     /// Records the time of a welcome.
-    pub(super) fn welcomed(&mut self, theirs: Timestamp, ours: Timestamp) {
+    pub(in super::super) fn welcomed(&mut self, theirs: Timestamp, ours: Timestamp) {
         self.offset = Some(theirs.millis_since(ours));
     }
 
     /// Converts our time `ours` to Twitch's.
-    pub(super) fn theirs(&self, ours: Timestamp, skew: &Skew) -> Timestamp {
+    pub(in super::super) fn theirs(&self, ours: Timestamp, skew: &Skew) -> Timestamp {
         let correction = skew.correction();
         let offset = trusted(self.offset, skew.measured(), correction);
         ours.plus_millis(offset.unwrap_or(correction))
@@ -56,7 +56,7 @@ impl Clocks {
 
     /// Converts our time `ours` to the earliest of the clocks that may be Twitch's: ours, the one that dates Twitch's HTTP
     /// answers, the one that dated the welcome.
-    pub(super) fn earliest(&self, ours: Timestamp, skew: &Skew) -> Timestamp {
+    pub(in super::super) fn earliest(&self, ours: Timestamp, skew: &Skew) -> Timestamp {
         let theirs = self.theirs(ours, skew);
         let others = [Some(0), self.offset, skew.measured()].into_iter().flatten();
         others
@@ -67,7 +67,7 @@ impl Clocks {
 
     /// Returns by how much the wall clock diverged from the monotonic one since the last call, if that means that this machine
     /// was suspended or that its clock was set.
-    pub(super) fn jumped(&mut self, ours: Timestamp) -> Option<i64> {
+    pub(in super::super) fn jumped(&mut self, ours: Timestamp) -> Option<i64> {
         let (wall, steady) = std::mem::replace(&mut self.compared, (ours, Instant::now()));
         let passed = self.compared.1.duration_since(steady).as_millis() * u128::from(self.pace);
         let apart = ours.millis_since(wall) - i64::try_from(passed).unwrap_or(i64::MAX);

@@ -46,7 +46,7 @@ struct Unaccepted {
 }
 
 /// The sources of a connection with the last report about each of them.
-pub(super) struct Reports {
+pub(in super::super) struct Reports {
     hub: Arc<Hub>,
     links: BTreeMap<SourceKey, LinkReport>,
     unaccepted: Option<Unaccepted>,
@@ -58,7 +58,7 @@ pub(super) struct Reports {
 }
 
 impl Reports {
-    pub(super) fn new(hub: Arc<Hub>) -> Self {
+    pub(in super::super) fn new(hub: Arc<Hub>) -> Self {
         Self {
             hub,
             links: BTreeMap::new(),
@@ -71,7 +71,7 @@ impl Reports {
     }
 
     /// When the next report is due, unless something happens.
-    pub(super) fn deadline(&self) -> Millis {
+    pub(in super::super) fn deadline(&self) -> Millis {
         let unaccepted = self.unaccepted.as_ref().map(|unaccepted| unaccepted.by);
         let fresh = self.fresh_since.map(|since| since + GATHER);
         [unaccepted, fresh]
@@ -81,7 +81,7 @@ impl Reports {
     }
 
     /// Sets the sources that the connection covers. The links of others are closed.
-    pub(super) fn set_sources(&mut self, sources: BTreeSet<SourceKey>, at: Timestamp) {
+    pub(in super::super) fn set_sources(&mut self, sources: BTreeSet<SourceKey>, at: Timestamp) {
         let gone = self.links.extract_if(.., |source, _| !sources.contains(source));
         for (source, report) in gone.collect::<Vec<_>>() {
             self.close(&source, report, at);
@@ -92,7 +92,13 @@ impl Reports {
     }
 
     /// Reports an accepted subscription. `whole`: nothing else is missing to cover its source's streams.
-    pub(super) fn accepted(&mut self, subscription: &Subscription, whole: bool, now: Millis, at: Timestamp) {
+    pub(in super::super) fn accepted(
+        &mut self,
+        subscription: &Subscription,
+        whole: bool,
+        now: Millis,
+        at: Timestamp,
+    ) {
         let Some(source) = source_of(subscription) else {
             return;
         };
@@ -112,7 +118,7 @@ impl Reports {
     }
 
     /// Reports a subscription that is not accepted and will not be for a while.
-    pub(super) fn not_accepted(
+    pub(in super::super) fn not_accepted(
         &mut self,
         subscription: &Subscription,
         code: Code,
@@ -148,7 +154,7 @@ impl Reports {
     }
 
     /// Reports a subscription that Twitch revoked, and requests a probe of what it means beyond this subscription.
-    pub(super) fn revoked(
+    pub(in super::super) fn revoked(
         &mut self,
         source: SourceKey,
         subscription: &Subscription,
@@ -229,12 +235,12 @@ impl Reports {
     }
 
     /// Requests a check of the token that every source needs.
-    pub(super) fn request_token_check(&self) {
+    pub(in super::super) fn request_token_check(&self) {
         self.hub.missed(self.links.keys().cloned(), [Probe::Auth].into());
     }
 
     /// Records that the connection is up.
-    pub(super) fn up(&mut self, now: Millis, at: Timestamp) {
+    pub(in super::super) fn up(&mut self, now: Millis, at: Timestamp) {
         if self.was_up {
             self.hub.reconnected(self.links.keys());
         }
@@ -247,7 +253,7 @@ impl Reports {
     }
 
     /// Records that the connection is lost, which is reported unless it is back soon.
-    pub(super) fn down(&mut self, failure: Failure, now: Millis, at: Timestamp) {
+    pub(in super::super) fn down(&mut self, failure: Failure, now: Millis, at: Timestamp) {
         for source in self.links.keys() {
             self.uncovered(source);
         }
@@ -265,7 +271,7 @@ impl Reports {
     }
 
     /// Starts the deadline by which the desired subscriptions must be accepted.
-    pub(super) fn expect(&mut self, now: Millis, at: Timestamp) {
+    pub(in super::super) fn expect(&mut self, now: Millis, at: Timestamp) {
         self.unaccepted.get_or_insert(Unaccepted {
             by: now + PENDING_GRACE,
             at,
@@ -274,7 +280,7 @@ impl Reports {
     }
 
     /// Reports the sources that should be covered by now and are not. Refusals by Twitch were reported when they occurred.
-    pub(super) fn report_unaccepted(
+    pub(in super::super) fn report_unaccepted(
         &mut self,
         now: Millis,
         in_session: bool,
@@ -324,7 +330,7 @@ impl Reports {
     }
 
     /// Reports all links as closed.
-    pub(super) fn close_all(&mut self, at: Timestamp) {
+    pub(in super::super) fn close_all(&mut self, at: Timestamp) {
         self.unaccepted = None;
         for (source, report) in std::mem::take(&mut self.links) {
             self.close(&source, report, at);
@@ -333,7 +339,7 @@ impl Reports {
 
     /// Requests a probe after every gap, once the sources are covered again, to find what was missed. `is_complete`: no other
     /// source is about to be covered.
-    pub(super) fn request_probes(&mut self, now: Millis, is_complete: bool) {
+    pub(in super::super) fn request_probes(&mut self, now: Millis, is_complete: bool) {
         let waited = self.fresh_since.is_some_and(|since| since + GATHER <= now);
         if self.fresh.is_empty() || !(waited || self.fresh.len() >= GATHERED || is_complete) {
             return;
@@ -344,7 +350,7 @@ impl Reports {
     }
 
     /// Repeats the observations of all links that are up, when that is due.
-    pub(super) fn heartbeat(
+    pub(in super::super) fn heartbeat(
         &mut self,
         now: Millis,
         is_up: bool,
@@ -368,7 +374,7 @@ impl Reports {
 
     /// Reports the sources about which nothing is pushed although polls observe events, and returns them. `now`: by the clock
     /// that dates polls; `at`: by Twitch's.
-    pub(super) fn report_missed_events(&self, now: Timestamp, at: Timestamp) -> Vec<SourceKey> {
+    pub(in super::super) fn report_missed_events(&self, now: Timestamp, at: Timestamp) -> Vec<SourceKey> {
         let is_ours = |source: &SourceKey| self.links.contains_key(source);
         let suspects = self
             .hub
@@ -394,20 +400,20 @@ fn observe_link(hub: &Hub, source: &SourceKey, state: LinkState, at: Timestamp) 
     hub.observe(source, at, Fact::Connection { transport, state });
 }
 
-pub(super) fn source_of(subscription: &Subscription) -> Option<SourceKey> {
+pub(in super::super) fn source_of(subscription: &Subscription) -> Option<SourceKey> {
     SourceKey::new(PlatformName::Twitch, &subscription.channel).ok()
 }
 
 /// Why Twitch revoked a subscription.
-pub(super) struct Revocation<'a> {
+pub(in super::super) struct Revocation<'a> {
     status: &'a str,
-    pub(super) code: Code,
-    pub(super) reason: &'static str,
+    pub(in super::super) code: Code,
+    pub(in super::super) reason: &'static str,
 }
 
 impl<'a> Revocation<'a> {
     /// Interprets the `status` of a revoked subscription.
-    pub(super) fn of(status: &'a str) -> Self {
+    pub(in super::super) fn of(status: &'a str) -> Self {
         let (code, reason) = match status {
             "authorization_revoked" => (
                 Code::TwitchAuthorizationRevoked,
@@ -425,8 +431,14 @@ impl<'a> Revocation<'a> {
         Self { status, code, reason }
     }
 
+    /// How long to wait before it is requested again. One that needs attention is retried occasionally; the others may be
+    /// transient.
+    pub(in super::super) fn again_after(&self) -> Millis {
+        if self.is_lasting() { 30 * 60_000 } else { 60_000 }
+    }
+
     /// Whether it is permanent until someone acts on it.
-    pub(super) fn is_lasting(&self) -> bool {
+    pub(in super::super) fn is_lasting(&self) -> bool {
         self.code != Code::TwitchSubscriptionRevoked
     }
 }

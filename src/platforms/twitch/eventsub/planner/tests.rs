@@ -204,3 +204,70 @@ fn without_bot_broadcasters_subscribe_to_own_channels() {
     assert_eq!(plan.connections[0].subscriptions.len(), 5);
     assert_eq!(plan.polled[0].source, source(2));
 }
+
+/// Plans this number of channels for the bot, with a choice of transport.
+fn chosen(count: u32, transport: TransportChoice, can_be_app: bool) -> Plan {
+    let known = PlannerInput {
+        transport,
+        can_be_app,
+        ..bot_only()
+    };
+    plan(&channels(count), &known)
+}
+
+#[test]
+fn conduit_is_chosen_when_channels_exceed_websockets() {
+    use PushTransport::{Conduit, Websocket};
+    use TransportChoice as Choice;
+    for (count, choice, can_be_app, expected, polled, reason) in [
+        (5, Choice::Auto, true, Websocket, 0, "suffice for 5 channels"),
+        (6, Choice::Auto, true, Conduit, 0, "1 of 6 channels exceed"),
+        (6, Choice::Auto, false, Websocket, 1, "needs twitch.client_id"),
+        (6, Choice::Websocket, true, Websocket, 1, "is `websocket`"),
+        (1, Choice::Conduit, true, Conduit, 0, "is `conduit`"),
+        (1, Choice::Conduit, false, Websocket, 1, "needs twitch.client_id"),
+        (5_001, Choice::Conduit, true, Conduit, 1, "is `conduit`"),
+    ] {
+        let plan = chosen(count, choice, can_be_app);
+        assert_eq!(
+            (plan.transport, plan.polled.len()),
+            (expected, polled),
+            "{count} {choice:?}"
+        );
+        assert!(
+            plan.transport_reason.contains(reason),
+            "{}",
+            plan.transport_reason
+        );
+    }
+}
+
+#[test]
+fn conduit_in_use_is_kept_when_websockets_would_suffice() {
+    let known = PlannerInput {
+        transport: TransportChoice::Auto,
+        can_be_app: true,
+        uses_conduit: true,
+        ..bot_only()
+    };
+    let plan = plan(&channels(1), &known);
+    assert_eq!(plan.transport, PushTransport::Conduit);
+    assert_eq!(plan.connections[0].identity.as_str(), APP);
+}
+
+#[test]
+fn chat_stays_on_websockets_beside_a_conduit() {
+    let known = PlannerInput {
+        transport: TransportChoice::Conduit,
+        can_be_app: true,
+        chat: true,
+        ..bot_only()
+    };
+    let plan = plan(&channels(1), &known);
+    let counts: Vec<_> = plan
+        .connections
+        .iter()
+        .map(|connection| (connection.identity.as_str(), connection.subscriptions.len()))
+        .collect();
+    assert_eq!(counts, [(APP, 3), ("twitch/bot", 1)]);
+}

@@ -147,7 +147,7 @@ fn list_reveals_active_lost_and_surplus_subscriptions() {
     subscriptions.take_due(0);
     subscriptions.created(&on("1"), enabled("a"), 0);
     subscriptions.take_due(0);
-    subscriptions.created(&on("2"), Created::Exists, 0);
+    subscriptions.created(&on("2"), Created::Exists { id: None }, 0);
     let listed = BTreeMap::from([(on("2"), ("b".to_owned(), 1)), (on("9"), ("c".to_owned(), 1))]);
     let (incoming, lost) = subscriptions.compare(&listed, &["dead".to_owned()], 5);
     assert_eq!((incoming, lost), (vec![on("2")], vec![on("1")]));
