@@ -37,7 +37,13 @@ struct Shared {
     boot: String,
     boot_clock: Arc<dyn BootClock>,
     clock: Arc<dyn Clock>,
-    connection: Mutex<Option<Connection>>,
+    connection: Mutex<Option<Opened>>,
+}
+
+struct Opened {
+    connection: Connection,
+    /// Identity of the file.
+    file: Option<(u64, u64)>,
 }
 
 impl SqliteLeases {
@@ -94,17 +100,27 @@ impl Shared {
         let explain = |error: rusqlite::Error| LeaseError::Store(error::explain(&self.path, &error));
         let mut connection = self.connection.lock();
         // After the file was removed or replaced, the connection would write to one that nobody else sees.
-        if connection.is_some() && !self.path.exists() {
+        if connection
+            .as_ref()
+            .is_some_and(|opened| self.file().is_none() || opened.file != self.file())
+        {
             *connection = None;
         }
-        let connection = match &mut *connection {
-            Some(connection) => connection,
+        let opened = match &mut *connection {
+            Some(opened) => opened,
             none => none.insert(self.open().map_err(explain)?),
         };
-        work(connection, self).map_err(explain)
+        work(&mut opened.connection, self).map_err(explain)
     }
 
-    fn open(&self) -> rusqlite::Result<Connection> {
+    /// Returns the identity of the file at the path; `None` if there is none.
+    fn file(&self) -> Option<(u64, u64)> {
+        let found = std::fs::metadata(&self.path).ok()?;
+        // Where the system has no identities, it counts as the same.
+        Some(crate::os::file_id(&found).unwrap_or_default())
+    }
+
+    fn open(&self) -> rusqlite::Result<Opened> {
         if let Some(parent) = self.path.parent() {
             // A failure shows when the file is opened.
             let _ = crate::files::make_private_dir(parent);
@@ -112,7 +128,8 @@ impl Shared {
         let connection = Connection::open(&self.path)?;
         connection.busy_timeout(self.scope.terms.patience())?;
         connection.execute_batch(PREPARE)?;
-        Ok(connection)
+        let file = self.file();
+        Ok(Opened { connection, file })
     }
 
     fn now_ms(&self) -> i64 {

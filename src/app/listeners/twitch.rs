@@ -40,7 +40,7 @@ fn counts_chat(app: &App) -> bool {
 pub(super) async fn listen(app: &App, engine: &mut Engine) -> Result<(), Failure> {
     let writer = format!("{}-eventsub", engine.instance());
     let invites = invites::file(app);
-    let (channels, watched) = watch::channel(monitored(&engine.monitored, &invites));
+    let (channels, watched) = watch::channel(monitored(&engine.listened, &invites));
     let options = EventSubOptions {
         chat: counts_chat(app),
         restored: engine.totals(&writer).into_iter().collect(),

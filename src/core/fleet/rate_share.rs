@@ -47,6 +47,13 @@ impl RateShare {
         self.tokens = self.tokens.min(self.capacity());
     }
 
+    /// Applies a limit that the server reports.
+    pub fn resize(&mut self, limit: f64, now: Duration) {
+        self.refill(now);
+        self.limit = limit.max(1.0);
+        self.tokens = self.tokens.min(self.capacity());
+    }
+
     /// Takes a token, or returns how long to wait for one.
     pub fn take(&mut self, now: Duration) -> Result<(), Duration> {
         self.refill(now);
@@ -56,11 +63,6 @@ impl RateShare {
         }
         let seconds = (1.0 - self.tokens) * self.period.as_secs_f64() / self.capacity();
         Err(Duration::from_secs_f64(seconds))
-    }
-
-    /// Applies what the server reports to be left for all members: it is the judge.
-    pub fn adopt(&mut self, left: f64) {
-        self.tokens = self.tokens.min(left.max(0.0));
     }
 }
 
@@ -137,13 +139,10 @@ mod tests {
     }
 
     #[test]
-    fn report_of_the_server_only_lowers_a_share() {
+    fn lower_limit_of_the_server_takes_tokens_away() {
         let mut share = RateShare::empty(800.0, MINUTE, 4, Duration::ZERO);
-        share.divide(4, MINUTE);
-        share.adopt(1.0);
+        share.resize(4.0, MINUTE);
         assert_eq!(share.take(MINUTE), Ok(()));
-        assert!(share.take(MINUTE).is_err());
-        share.adopt(700.0);
         assert!(share.take(MINUTE).is_err());
     }
 }

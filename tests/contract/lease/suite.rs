@@ -61,12 +61,9 @@ pub async fn of_eight_racers_one_gets_the_lease<W: World>() {
         racers.push((world.open().await, holder(&format!("m{index}"))));
     }
     // The first calls create what is missing.
-    join_all(
-        racers
-            .iter()
-            .map(|(engine, _)| retrying(|| async { engine.list().await })),
-    )
-    .await;
+    for (engine, _) in &racers {
+        retrying(|| async { engine.list().await }).await;
+    }
     let fences = join_all(racers.iter().map(|(engine, holder)| acquire(engine, holder))).await;
     assert_eq!(fences.iter().flatten().count(), 1, "{fences:?}");
 }
@@ -202,10 +199,11 @@ pub async fn view_is_replaced_only_at_its_version<W: World>() {
     assert_eq!(retrying(|| async { engine.view().await }).await, None);
     retrying(|| async { other.view().await }).await;
     let texts: Vec<String> = (0..4).map(|index| format!("first {index}")).collect();
+    let shared = &engine;
     let made = join_all(
         texts
             .iter()
-            .map(|text| retrying(|| async { engine.replace_view(None, text).await })),
+            .map(|text| retrying(move || async move { shared.replace_view(None, text).await })),
     )
     .await;
     assert_eq!(made.iter().filter(|made| **made).count(), 1, "{made:?}");

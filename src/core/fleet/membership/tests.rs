@@ -109,8 +109,10 @@ impl Fleet {
 
     /// The members that act on a shard now.
     fn acting(&self, shard: u16) -> Vec<usize> {
-        let acts = |running: &Running| self.now < running.until && running.machine.acting().contains(shard);
-        let acting = self.members.iter().filter(|(_, running)| acts(running));
+        let acting = self
+            .members
+            .iter()
+            .filter(|(_, running)| self.now < running.until && running.machine.acting().contains(shard));
         acting.map(|(index, _)| *index).collect()
     }
 
@@ -227,7 +229,7 @@ fn draining_member_owns_nothing_before_it_leaves() {
 }
 
 #[test]
-fn gained_shard_waits_for_the_acknowledgment_of_every_live_member() {
+fn gained_shard_waits_until_every_live_member_has_acknowledged() {
     let mut fleet = fleet_of(2);
     fleet.join(2);
     let mut new = 0;
