@@ -9,7 +9,7 @@ use tracing::info;
 
 use self::reload::{Current, Reload, current};
 use super::volume::{Meters, StoreStats};
-use super::{App, StoreAccess, clock_error, invites, listeners};
+use super::{App, StoreAccess, clock_error, invites};
 use crate::bus::EventBus;
 use crate::config;
 use crate::core::source::{PlatformName, SourceKey};
@@ -17,7 +17,6 @@ use crate::core::summary::SourceSummary;
 use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::{Lifecycle, Tasks, announce_ready};
 use crate::persist::{Persister, overview};
-use crate::store::SourceStore;
 use crate::telemetry::{Bars, names};
 use crate::view::reading::ConfiguredNow;
 use crate::watch::account_checks::TokenWatch;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::Router;
 
-use super::{Plan, StoreStats, fleet, listeners, remote_documents, stats_of};
-use crate::app::App;
+use super::{Plan, StoreStats, fleet, remote_documents, stats_of};
+use crate::app::{App, listeners};
 use crate::bus::EventBus;
 use crate::config::StoreTarget;
 use crate::failure::{ExitCode, Failure};
