@@ -10,7 +10,6 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType, Stream};
 use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
-use tokio::sync::OnceCell;
 
 use super::{Fence, Holder, LeaseEngine, LeaseError, LeaseName, LeaseRecord, Scope, SharedText};
 use crate::bus::BusError;
@@ -26,8 +25,6 @@ const REPLICAS: usize = 3;
 pub struct NatsLeases {
     bus: NatsBus,
     scope: Scope,
-    leases: OnceCell<Store>,
-    views: OnceCell<Store>,
 }
 
 /// The value of a lease.
@@ -58,12 +55,7 @@ impl NatsLeases {
     /// Starts to connect, with a connection of its own; an unreachable server is connected to when it is available.
     pub async fn connect(options: &NatsOptions, scope: Scope) -> Result<Self, LeaseError> {
         let bus = NatsBus::connect(options).await.map_err(of_bus)?;
-        Ok(Self {
-            bus,
-            scope,
-            leases: OnceCell::new(),
-            views: OnceCell::new(),
-        })
+        Ok(Self { bus, scope })
     }
 
     fn name_of(&self, kind: &str) -> String {
@@ -85,7 +77,8 @@ impl NatsLeases {
         }
     }
 
-    /// Opens a bucket; creates its stream if there is none.
+    /// Opens a bucket; creates its stream if there is none. It is opened for each call, because a stream that was created again
+    /// has another time.
     async fn open(&self, kind: &str) -> Result<Bucket, LeaseError> {
         self.bus.connected().await.map_err(of_bus)?;
         let bucket = self.name_of(kind);
@@ -162,16 +155,6 @@ impl NatsLeases {
         self.refused(reason, hint)
     }
 
-    async fn leases(&self) -> Result<&Store, LeaseError> {
-        let open = async || Ok(self.open(LEASES).await?.store);
-        self.leases.get_or_try_init(open).await
-    }
-
-    async fn views(&self) -> Result<&Store, LeaseError> {
-        let open = async || Ok(self.open(VIEWS).await?.store);
-        self.views.get_or_try_init(open).await
-    }
-
     /// Returns the entry of a key; a deleted one, too.
     async fn entry(&self, store: &Store, key: &str) -> Result<Option<Entry>, LeaseError> {
         store.entry(key).await.map_err(|error| self.unavailable(error))
@@ -245,7 +228,6 @@ impl LeaseEngine for NatsLeases {
         holder: &Holder,
         note: &str,
     ) -> Result<Option<Fence>, LeaseError> {
-        // Opened anew each time: a stream that was created again has another time.
         let bucket = self.open(LEASES).await?;
         let entry = self.entry(&bucket.store, name.as_str()).await?;
         let (base, kept) = match live(entry.as_ref()) {
@@ -268,7 +250,7 @@ impl LeaseEngine for NatsLeases {
         fence: Fence,
         note: &str,
     ) -> Result<bool, LeaseError> {
-        let store = self.leases().await?;
+        let store = &self.open(LEASES).await?.store;
         // A request of our own that was given up may have been written in between.
         for _ in 0..2 {
             let entry = self.entry(store, name.as_str()).await?;
@@ -293,7 +275,7 @@ impl LeaseEngine for NatsLeases {
     }
 
     async fn release(&self, name: &LeaseName, holder: &Holder, _fence: Fence) -> Result<(), LeaseError> {
-        let store = self.leases().await?;
+        let store = &self.open(LEASES).await?.store;
         let entry = self.entry(store, name.as_str()).await?;
         match live(entry.as_ref()) {
             Some((value, revision)) if value.holder == holder.to_string() => {
@@ -337,7 +319,7 @@ impl LeaseEngine for NatsLeases {
     }
 
     async fn view(&self) -> Result<Option<SharedText>, LeaseError> {
-        let store = self.views().await?;
+        let store = &self.open(VIEWS).await?.store;
         let entry = self.entry(store, VIEW).await?;
         let entry = entry.filter(|entry| entry.operation == Operation::Put);
         Ok(entry.map(|entry| SharedText {
