@@ -24,6 +24,7 @@ mod bus;
 pub mod clock_error;
 pub mod daemon;
 pub mod demo;
+pub mod fleet;
 pub mod invites;
 mod listeners;
 pub mod name_cache;

@@ -22,6 +22,7 @@ pub mod files;
 #[warn(missing_docs)]
 pub mod histogram;
 pub mod http;
+pub mod lease;
 pub mod lifecycle;
 pub mod mcp;
 pub mod os;

@@ -62,7 +62,7 @@ pub(super) async fn open(settings: &Settings) -> Result<Option<Arc<dyn EventBus>
 }
 
 /// Reads the credentials for NATS.
-async fn login(settings: &NatsLogin) -> Result<nats::NatsLogin, Failure> {
+pub(super) async fn login(settings: &NatsLogin) -> Result<nats::NatsLogin, Failure> {
     let settings = settings.clone();
     let nkey_seed = match (settings.nkey_seed, settings.nkey_file) {
         (None, Some(path)) => {

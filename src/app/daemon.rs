@@ -10,22 +10,20 @@ use tracing::info;
 use self::alerts::Alerts;
 use self::reload::{Current, InForce, Reload, current};
 use super::volume::{Meters, StoreStats};
-use super::{App, StoreAccess, clock_error, invites, listeners};
+use super::{App, StoreAccess, clock_error, invites};
 use crate::bus::EventBus;
-use crate::config::{self, StoreTarget};
+use crate::config;
 use crate::core::number::count;
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::summary::SourceSummary;
 use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::{Lifecycle, Tasks, announce_ready};
-use crate::persist::write_policy::WritePolicy;
 use crate::persist::{Persister, overview};
-use crate::store::SourceStore;
 use crate::telemetry::{Bars, names};
 use crate::traffic::Recording;
 use crate::view::reading::ConfiguredNow;
 use crate::watch::account_checks::TokenWatch;
-use crate::watch::engine::{Engine, Parts, Route};
+use crate::watch::engine::Engine;
 use crate::watch::monitored::MonitoredSources;
 use crate::watch::runs;
 use crate::watch::viewers::Viewers;
@@ -34,6 +32,8 @@ use crate::web::{self, Measured, Stored, Web};
 mod alerts;
 mod expiry_watch;
 mod first_checks;
+mod fleet;
+mod monitor;
 mod recording;
 mod registration;
 mod reload;
@@ -204,17 +204,18 @@ async fn start(
     let mut extra = Router::new();
     let mut view = None;
     let mut engine = None;
+    let mut member = None;
     let mut storing: Option<overview::View> = None;
     let mut store_stats = None;
     if has(Role::Ingest) {
-        let (mut started, own) = ingest(app, bus.as_ref(), &store, tasks, &plan, recording).await?;
-        // A single round of probes ends before a listener could report anything.
-        if !plan.once {
-            extra = listeners::start(app, &mut started, listener.is_some()).await?;
-        }
-        view = Some(started.view());
-        engine = Some(started);
-        store_stats = own;
+        let served = listener.is_some();
+        let monitoring = monitor::start(app, bus.as_ref(), &store, tasks, &plan, served, recording).await?;
+        reasons.extend(monitoring.member.as_ref().map(fleet::reason));
+        view = Some(monitoring.engine.view());
+        engine = Some(monitoring.engine);
+        store_stats = monitoring.store_stats;
+        extra = monitoring.routes;
+        member = monitoring.member;
     }
     if let Some(bus) = bus.as_ref().filter(|_| has(Role::Persist)) {
         let (own, reason) = storing::start(app, bus, &store, tasks)?;
@@ -261,17 +262,11 @@ async fn start(
     // Before the first probe: a token that is changed from then on may have been read already.
     let token_watch = TokenWatch::start(Arc::clone(app.tokens())).await;
     if let Some(engine) = &mut engine {
-        run_pollers(app, engine, tasks, plan.once);
+        run_pollers(app, engine, tasks, plan.once, member.is_none());
     }
     let count = engine.as_ref().map_or(0, |engine| engine.monitored.count());
-    info!(
-        name: names::WATCHING,
-        store = store.location(), bus = %app.settings.bus.target, sources = count,
-        platforms = engine.as_ref().map(|engine| by_platform(&engine.monitored)), roles = named(&plan.roles),
-        web = web.map(|address| format!("http://{address}/")),
-        writes_per_day_expected = store_stats.as_ref().and_then(|_| app.expected_writes(count)),
-        "Watching"
-    );
+    let expected = store_stats.as_ref().and_then(|_| app.expected_writes(count));
+    log_start(app, engine.as_ref(), &plan.roles, store.location(), web, expected);
     let meters = Meters {
         view: engine.as_ref().map(Engine::view),
         stored: store_stats.clone(),
@@ -279,6 +274,9 @@ async fn start(
     };
     meters.warn_daily(tasks);
     let engine = engine.map(Arc::new);
+    if let (Some(member), Some(engine)) = (member, &engine) {
+        fleet::start(member, app, engine, &store, tasks);
+    }
     let progress_check = engine.as_ref().map(|engine| engine.progress_check());
     announce_ready(tasks, &watching(count), move || {
         progress_check.as_ref().is_none_or(|turns| turns())
@@ -300,9 +298,23 @@ async fn start(
     })
 }
 
-/// Returns what a service manager shows of a daemon that watches `count` sources.
-fn watching(count: usize) -> String {
-    format!("watching {}", crate::core::number::count(count as u64, "source"))
+/// Logs what the daemon works on.
+fn log_start(
+    app: &App,
+    engine: Option<&Engine>,
+    roles: &BTreeSet<Role>,
+    store: String,
+    web: Option<std::net::SocketAddr>,
+    writes_per_day: Option<u64>,
+) {
+    info!(
+        name: names::WATCHING,
+        store, bus = %app.settings.bus.target, sources = engine.map_or(0, |engine| engine.monitored.count()),
+        platforms = engine.map(|engine| by_platform(&engine.monitored)), roles = named(roles),
+        web = web.map(|address| format!("http://{address}/")),
+        writes_per_day_expected = writes_per_day,
+        "Watching"
+    );
 }
 
 /// Returns the failure of roles that only a bus connects.
@@ -357,11 +369,13 @@ fn keep_state_files(app: &App, tasks: &Tasks, monitors: bool) {
 }
 
 /// Starts the pollers, with their schedules or for a single round.
-fn run_pollers(app: &App, engine: &mut Engine, tasks: &Tasks, once: bool) {
+fn run_pollers(app: &App, engine: &mut Engine, tasks: &Tasks, once: bool, is_alone: bool) {
     if once {
         engine.run_once();
     } else {
-        first_checks::follow(engine, tasks, app.settings.schedule.jitter);
+        if is_alone {
+            first_checks::follow(engine, tasks, app.settings.schedule.jitter);
+        }
         engine.run_schedules();
     }
 }
@@ -380,94 +394,6 @@ fn by_platform(monitored: &MonitoredSources) -> String {
         format!("{} on {title}", sources.len())
     });
     counts.collect::<Vec<_>>().join(", ")
-}
-
-/// Starts pollers, listeners and the publishing of what they observe.
-async fn ingest(
-    app: &Arc<App>,
-    bus: Option<&Arc<dyn EventBus>>,
-    store: &Arc<dyn SourceStore>,
-    tasks: &Tasks,
-    plan: &Plan,
-    recording: Option<Recording>,
-) -> Result<(Engine, Option<StoreStats>), Failure> {
-    if app.settings.sources.is_empty() {
-        return Err(Failure::new(ExitCode::Configuration, "no source is configured")
-            .hint("add one with [[source]] to bitbrat.toml (`bitbrat init` sets everything up), or try `bitbrat --demo watch`"));
-    }
-    let platforms = app.platforms.needed().await?;
-    let sources = app.sources.monitored(&platforms).await?;
-    let settings = &app.settings;
-    let file = app.state_file_path();
-    let documents = match &settings.store.target {
-        StoreTarget::Sqlite(_) => Some(settings.store.heartbeat),
-        StoreTarget::Memory | StoreTarget::Firestore { .. } | StoreTarget::Postgres(_) => {
-            crate::files::reject_symlink(&file).map_err(|error| {
-                let what = format!("cannot use {}", file.display());
-                Failure::new(ExitCode::Failed, what).because(&error)
-            })?;
-            None
-        }
-    };
-    crate::files::make_private_dir(&settings.state_dir).map_err(|error| {
-        let what = format!("cannot make the state directory {}", settings.state_dir.display());
-        Failure::new(ExitCode::Failed, what).because(&error)
-    })?;
-    let mut own = None;
-    let route = match bus {
-        Some(bus) => Route::Bus {
-            bus: app.publishing(bus),
-            heartbeat: settings.bus.heartbeat,
-            initial_events: settings.bus.initial_events,
-        },
-        None if documents.is_some() => Route::File,
-        None => {
-            // Observations wait once, where they are smallest, and not a second time in the persister.
-            let persister = Arc::new(Persister::new(
-                Arc::clone(store),
-                app.evidence_clock(),
-                WritePolicy::every(settings.store.heartbeat / 2),
-                app.chance.clone(),
-            ));
-            own = Some(Arc::clone(&persister));
-            Route::Store {
-                persister,
-                location: store.location(),
-                heartbeat: settings.store.heartbeat,
-            }
-        }
-    };
-    let stored = match documents {
-        Some(_) => Vec::new(),
-        None => remote_documents::read(store, &sources, own.as_deref()).await,
-    };
-    let parts = Parts {
-        state_dir: settings.state_dir.clone(),
-        file,
-        retention: app.retention(),
-        instance: settings.watch.instance.clone(),
-        outbox_capacity: settings.watch.outbox,
-        sources,
-        stored,
-        platforms,
-        documents,
-        route,
-        has_alerts: settings.alerts.is_used(),
-        timetable: settings.schedule.probes.clone(),
-        jitter: settings.schedule.jitter,
-        clock: Arc::clone(&app.machine_clock),
-        chance: app.chance.clone(),
-    };
-    // A single round opened no connections, so none is reported as closed.
-    let engine = Engine::start(parts, tasks, !plan.once)?;
-    if let Some(recording) = recording {
-        recording::start(app, &engine, recording, tasks).await?;
-    }
-    let stats = match own {
-        Some(persister) => Some(stats_of(&persister)),
-        None => documents.map(|_| engine.store_stats()),
-    };
-    Ok((engine, stats))
 }
 
 /// Adds the statistics of a persister to those of the writer, where it stores, too.

@@ -76,7 +76,7 @@ fn firestore(settings: &Settings, project: &str, database: &str, retention: Rete
     })
 }
 
-fn firestore_target(settings: &Settings, project: &str, database: &str) -> FirestoreTarget {
+pub(super) fn firestore_target(settings: &Settings, project: &str, database: &str) -> FirestoreTarget {
     FirestoreTarget {
         emulator: settings.google.firestore_emulator.clone(),
         credentials_file: settings.google.credentials_file.clone(),
@@ -84,7 +84,7 @@ fn firestore_target(settings: &Settings, project: &str, database: &str) -> Fires
     }
 }
 
-fn postgres_target(
+pub(super) fn postgres_target(
     settings: &Settings,
     address: &PostgresAddress,
     setting: &'static str,

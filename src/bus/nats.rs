@@ -150,8 +150,18 @@ impl NatsBus {
         })
     }
 
+    /// Returns the access to JetStream, for leases, which have a connection of their own.
+    pub(crate) fn jetstream(&self) -> &Context {
+        &self.jetstream
+    }
+
+    /// Returns what the connected server has reported about itself.
+    pub(crate) fn server_info(&self) -> async_nats::ServerInfo {
+        self.client.server_info()
+    }
+
     /// Waits for the initial connection. Does not wait for a server that rejects the login.
-    async fn connected(&self) -> Result<(), BusError> {
+    pub(crate) async fn connected(&self) -> Result<(), BusError> {
         let state = || self.client.connection_state();
         let connected = async {
             while state() != async_nats::connection::State::Connected {

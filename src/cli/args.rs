@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::cli::commands::sources::{SourcesCommand, can, describe, history, is_live, status, wait};
 use crate::cli::commands::{
-    alert, auth, completion, config, diff, doctor, errors, events, init, mcp, preflight, probe, schema, sim,
-    sources, store, support, top, watch,
+    alert, auth, completion, config, diff, doctor, errors, events, fleet, init, mcp, preflight, probe,
+    schema, sim, sources, store, support, top, watch,
 };
 use crate::cli::global::Global;
 use crate::cli::help;
@@ -58,6 +58,9 @@ pub enum Command {
     #[command(subcommand)]
     Events(events::EventsCommand),
     Mcp(mcp::McpArgs),
+    /// Show the daemons that share the sources
+    #[command(subcommand)]
+    Fleet(fleet::FleetCommand),
     /// List, test and mute alerts
     #[command(subcommand)]
     Alert(alert::AlertCommand),

@@ -29,7 +29,7 @@ pub const GROUPS: [(&str, &[&str]); 4] = [
         "Set up",
         &["init", "config", "auth", "doctor", "preflight", "support"],
     ),
-    ("Run", &["watch", "mcp", "events", "alert", "store"]),
+    ("Run", &["watch", "fleet", "mcp", "events", "alert", "store"]),
     ("Develop", &["sim", "schema", "completion", "man", "help"]),
 ];
 

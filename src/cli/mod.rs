@@ -30,8 +30,8 @@ use crate::app::{App, clock_error};
 use crate::cli::args::{Cli, Command};
 use crate::cli::commands::events::EventsCommand;
 use crate::cli::commands::{
-    alert, auth, completion, diff, doctor, errors, events, init, mcp, preflight, probe, schema, sim, sources,
-    store, support, top, watch,
+    alert, auth, completion, diff, doctor, errors, events, fleet, init, mcp, preflight, probe, schema, sim,
+    sources, store, support, top, watch,
 };
 use crate::cli::context::{Context, Setup};
 use crate::cli::output::log_lines::LogLines;
@@ -251,6 +251,7 @@ async fn dispatch(mut setup: Setup, command: &Command) -> Result<ExitCode, Failu
         Command::Preflight(args) => Box::pin(preflight::run(&cx, args)).await,
         Command::Alert(command) => alert::run(&cx, command).await,
         Command::Store(command) => store::run(&cx, command).await,
+        Command::Fleet(command) => fleet::run(&cx, command).await,
         Command::Events(command) => Box::pin(events::run(&setup, cx, command)).await,
         Command::Mcp(_) => Box::pin(mcp::run(&setup, cx)).await,
         _ => unreachable!("these were run above, or are spelled out"),

@@ -395,14 +395,14 @@ fn shown_target(value: &str) -> String {
     }
 }
 
-fn shown_servers(value: &str) -> String {
+pub(super) fn shown_servers(value: &str) -> String {
     without_credentials_of_servers(value).into_owned()
 }
 
 /// What to do about an address whose password does not end where it should.
 const ENCODED: &str = "characters such as , # / ? @ in a password are written as %2C %23 %2F %3F %40";
 
-fn target(text: &str, nats_url: &str, google: &GoogleSettings) -> Result<BusTarget, String> {
+pub(super) fn target(text: &str, nats_url: &str, google: &GoogleSettings) -> Result<BusTarget, String> {
     let servers = |text: &str| {
         // A comma in a password cuts its address in two, both of which may be valid addresses.
         let mut scheme_before = false;

@@ -4,7 +4,9 @@
 
 use super::key::Key;
 use super::problem::closest;
-use super::{auth, bus, google, log, mcp, postgres, schedule, sources, state, store, tokens, watch, web};
+use super::{
+    auth, bus, fleet, google, log, mcp, postgres, schedule, sources, state, store, tokens, watch, web,
+};
 use crate::core::platform::for_each_platform;
 use crate::platforms;
 use crate::secrets;
@@ -38,6 +40,7 @@ macro_rules! areas {
             Area::new("Google Cloud, for Firestore and Pub/Sub", &[google::KEYS]),
             Area::new("Schedules of `watch`: an interval such as 90s or 5m, or cron with seconds in UTC, or off", &[schedule::KEYS]),
             Area::new("The daemon", &[watch::KEYS]),
+            Area::new("A fleet of daemons that share the sources", &[fleet::KEYS]),
             Area::new("The web server of `watch`", &[web::KEYS]),
             Area::new("The interface for agents (MCP)", &[mcp::KEYS]),
             Area::new("Token store and logins", &[tokens::KEYS, auth::KEYS]),

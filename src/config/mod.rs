@@ -10,6 +10,7 @@ mod credentials;
 mod edit;
 mod exposed;
 mod file_path;
+mod fleet;
 mod google;
 mod key;
 mod keys;
@@ -46,6 +47,7 @@ pub use edit::{
 };
 pub use exposed::ExposedFile;
 pub(crate) use file_path::{HINT as PATH_HINT, check as check_path};
+pub use fleet::{FleetSettings, FleetTarget};
 pub use google::GoogleSettings;
 pub use key::Key;
 pub use keys::{all as keys, find as key, is_near_secret, shown_path};
@@ -88,6 +90,8 @@ pub struct Settings {
     /// When each probe runs.
     pub schedule: ScheduleSettings,
     pub watch: WatchSettings,
+    /// The fleet that this daemon is a member of; `None` if it works alone.
+    pub fleet: Option<FleetSettings>,
     pub web: WebSettings,
     /// The interface for agents.
     pub mcp: McpSettings,
@@ -324,11 +328,13 @@ fn read(reader: &mut Reader<'_>, base: &Base, now: Timestamp) -> Settings {
     let bus = bus::read(reader, &google);
     let schedule = schedule::read(reader, now);
     let watch = watch::read(reader);
+    let fleet = fleet::read(reader, &state_dir, &google, &store, &bus);
     let web = web::read(reader);
     Settings {
         store,
         schedule,
         watch,
+        fleet,
         mcp: mcp::read(reader, &bus, &web),
         bus,
         web,
@@ -346,7 +352,9 @@ fn read(reader: &mut Reader<'_>, base: &Base, now: Timestamp) -> Settings {
 /// Google's own variables may be set for other programs of the machine. While neither Firestore nor Pub/Sub is used, a problem
 /// with them is only a warning.
 fn forgive_unused_google(reader: &mut Reader<'_>, settings: &Settings) {
+    let fleet = settings.fleet.as_ref().map(|fleet| &fleet.target);
     let is_used = matches!(settings.store.target, StoreTarget::Firestore { .. })
+        || matches!(fleet, Some(FleetTarget::Firestore { .. }))
         || matches!(settings.bus.target, BusTarget::Pubsub { .. })
         || matches!(settings.tokens.target, TokenTarget::Firestore { .. });
     if is_used {

@@ -11,6 +11,7 @@ pub mod event;
 pub mod evidence;
 pub mod facet;
 pub mod finding;
+pub mod fleet;
 pub mod forecast;
 pub mod freshness;
 pub mod future;

@@ -51,6 +51,42 @@ pub fn cpu_time() -> Option<Duration> {
     Some(Duration::new(seconds, nanos))
 }
 
+/// Returns the time since the system was started, the time in which it was suspended included. Only Linux has a clock of that; on
+/// other systems it may stand still while the machine is suspended.
+pub fn since_boot() -> Duration {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let clock = rustix::time::ClockId::Boottime;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let clock = rustix::time::ClockId::Monotonic;
+    let time = rustix::time::clock_gettime(clock);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// Returns a name of this start of the system that all its processes see; `None` where there is none.
+pub fn boot_id() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(text.trim().to_owned()).filter(|id| !id.is_empty())
+}
+
+/// Whether a path is on a file system that other hosts may use. Only Linux shows that.
+pub fn is_on_network(path: &Path) -> bool {
+    // NFS, SMB, CIFS, SMB2, Ceph, AFS (`linux/magic.h`).
+    #[cfg(target_os = "linux")]
+    {
+        const NETWORK: [u32; 6] = [0x6969, 0x517b, 0xff53_4d42, 0xfe53_4d42, 0x00c3_6400, 0x5346_414f];
+        rustix::fs::statfs(path).is_ok_and(|found| {
+            // The type of the number depends on the architecture; all magic numbers have 32 bits.
+            u32::try_from(i128::from(found.f_type) & 0xffff_ffff).is_ok_and(|kind| NETWORK.contains(&kind))
+        })
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = path;
+        false
+    }
+}
+
 /// Returns how many bytes of memory this process occupies, if the system has a table of that.
 pub fn resident_memory() -> Option<u64> {
     let sizes = std::fs::read_to_string("/proc/self/statm").ok()?;

@@ -42,6 +42,23 @@ pub fn cpu_time() -> Option<Duration> {
     None
 }
 
+/// Returns the time since the process first asked: the clock since the start of the system is not read here.
+pub fn since_boot() -> Duration {
+    static STARTED: std::sync::LazyLock<std::time::Instant> =
+        std::sync::LazyLock::new(std::time::Instant::now);
+    STARTED.elapsed()
+}
+
+/// There is none.
+pub fn boot_id() -> Option<String> {
+    None
+}
+
+/// Not known here.
+pub fn is_on_network(_: &Path) -> bool {
+    false
+}
+
 /// Returns `None`: it is not measured here.
 pub fn resident_memory() -> Option<u64> {
     None

@@ -97,6 +97,12 @@ pub trait Platform: Any + Send + Sync {
 
     /// Returns the remaining quota of each rate limit, as far as this process has received it.
     fn rate_limits(&self) -> Vec<RateLimit>;
+
+    /// Divides the rate limits that all processes of the application share among this number of members of a fleet. Called with
+    /// every change of their number, and never without a fleet.
+    fn divide_rate_limits(&self, members: u32) {
+        let _ = members;
+    }
 }
 
 /// The remaining quota of a rate limit.

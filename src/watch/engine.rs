@@ -16,10 +16,11 @@ use super::account_checks::AccountFanOut;
 use super::clock_jumps;
 use super::delays::EventDelays;
 use super::dispatcher::{Dispatched, Dispatcher, Sink};
+use super::fleet::Owned;
 use super::listener_context::{ListenerContext, ListenerTask, Report, TokenChanges};
 use super::lock::{SendingLock, StateLock};
 use super::monitored::{MonitoredSource, MonitoredSources};
-use super::observations::{ObservationSender, Observer};
+use super::observations::{ObservationSender, Observer, StoredSender};
 use super::overview::{View, ViewOf};
 use super::pollers::Pollers;
 use super::state_file::StateFile;
@@ -45,6 +46,7 @@ use crate::store::retention::Retention;
 
 mod restore;
 mod routes;
+mod selection;
 
 pub use self::routes::{Route, SPREAD};
 
@@ -79,6 +81,8 @@ pub struct Parts {
     pub has_alerts: bool,
     /// When each probe runs.
     pub timetable: Timetable,
+    /// Whether this is a member of a fleet, which monitors nothing before [`Engine::own`].
+    pub is_member: bool,
     /// Maximum random delay of each probe.
     pub jitter: Duration,
     pub clock: Arc<dyn Clock>,
@@ -86,11 +90,19 @@ pub struct Parts {
 }
 
 pub struct Engine {
+    /// The sources that pollers check; in a fleet, those that this member owns.
     pub monitored: MonitoredSources,
+    /// The sources that listeners follow: the same, but in a fleet those of platforms whose account this member owns.
+    pub listened: MonitoredSources,
+    /// All configured sources, whoever owns them.
+    configured: Mutex<Vec<MonitoredSource>>,
+    /// What this member of a fleet owns; `None` without a fleet.
+    owned: Option<Mutex<Owned>>,
     pub pollers: Arc<Pollers>,
     /// Recent viewer counts.
     pub viewers: Arc<Mutex<Viewers>>,
     observations: Option<ObservationSender>,
+    gained_documents: StoredSender,
     inputs_sent: Arc<AtomicU64>,
     timetable: watch::Sender<Timetable>,
     state_file: Arc<StateFile>,
@@ -136,7 +148,12 @@ impl Engine {
         };
         let stats = Arc::new(WriterStats::since(parts.clock.now()));
         let dispatched = Arc::new(Dispatched::default());
+        let configured = Mutex::new(parts.sources.clone());
         let monitored = MonitoredSources::new(parts.sources);
+        let listened = match parts.is_member {
+            true => MonitoredSources::new(Vec::new()),
+            false => monitored.clone(),
+        };
         let live = Arc::clone(&stats);
         let pollers = Pollers::new(
             &parts.platforms,
@@ -196,9 +213,13 @@ impl Engine {
         tasks.spawn("state-file-checkpoint", |stop| tidy(tidied, clock, stop));
         Ok(Self {
             monitored,
+            listened,
+            configured,
+            owned: parts.is_member.then(Mutex::default),
             pollers,
             viewers,
             inputs_sent: observations.sent(),
+            gained_documents: observations.stored(),
             observations: Some(observations),
             timetable,
             state_file,
@@ -218,7 +239,6 @@ impl Engine {
         })
     }
 
-    /// Returns the file of the documents and events.
     pub fn state_file(&self) -> &Arc<StateFile> {
         &self.state_file
     }
@@ -255,6 +275,10 @@ impl Engine {
 
     /// Returns the sources whose link over `transport` an earlier run left open or failing when it was killed.
     pub fn left_open(&self, transport: Transport) -> BTreeSet<SourceKey> {
+        // In a fleet, they may be those of another member.
+        if self.owned.is_some() {
+            return BTreeSet::new();
+        }
         let open =
             self.restored(|source, known| open_links(known).any(|open| open == transport).then_some(source));
         let stored = self.left.iter().filter(|(open, _)| *open == transport);
@@ -290,7 +314,7 @@ impl Engine {
         };
         let context = ListenerContext {
             observations,
-            monitored: self.monitored.clone(),
+            monitored: self.listened.clone(),
             pollers: Arc::clone(&self.pollers),
             token_changes: self.token_changes.subscribe(),
             tasks: self.tasks.clone(),
@@ -341,21 +365,6 @@ impl Engine {
     /// Returns whether [`Engine::run_once`] waited until every platform had finished.
     pub fn finished_once(&self) -> bool {
         self.finished.load(Ordering::Relaxed)
-    }
-
-    /// Applies changed sources and schedules.
-    pub fn reconfigure(&self, sources: Vec<MonitoredSource>, timetable: Timetable) {
-        let probes: ProbeSet = timetable.keys().copied().collect();
-        let rescheduled = self.timetable.send_if_modified(|now| {
-            let differs = *now != timetable;
-            if differs {
-                *now = timetable;
-            }
-            differs
-        });
-        if self.monitored.set(sources) && !rescheduled {
-            self.pollers.ask(&probes);
-        }
     }
 
     /// Checks accounts whose tokens have changed, runs all probes of the sources that need them, and lets listeners retry what

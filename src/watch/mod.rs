@@ -20,6 +20,7 @@ pub mod clock_jumps;
 pub mod delays;
 pub mod dispatcher;
 pub mod engine;
+pub mod fleet;
 pub mod instance;
 pub mod listener_context;
 pub mod lock;

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use parking_lot::RwLock;
 use tokio::sync::{Notify, mpsc};
 
+use crate::core::compact::Compact;
 use crate::core::observation::Observation;
 use crate::core::source::{PlatformName, SourceKey};
 use crate::platforms::ProbeSink;
@@ -18,13 +19,15 @@ use crate::secrets;
 pub enum Input {
     Observed(Observation),
     Counted(SourceKey, CountDelta),
+    /// What another member of the fleet has stored about a source that this one takes over.
+    Stored(SourceKey, Compact),
 }
 
 impl Input {
     pub fn source(&self) -> &SourceKey {
         match self {
             Self::Observed(observation) => &observation.source,
-            Self::Counted(source, _) => source,
+            Self::Counted(source, _) | Self::Stored(source, _) => source,
         }
     }
 }
@@ -77,6 +80,26 @@ pub struct ObservationReceiver {
     waiting: Arc<QueueDepth>,
 }
 
+/// Sends what is stored about sources that this member of a fleet takes over. It does not keep the channel open.
+#[derive(Debug, Clone)]
+pub struct StoredSender {
+    inputs: mpsc::WeakUnboundedSender<Input>,
+    sent: Arc<AtomicU64>,
+    waiting: Arc<QueueDepth>,
+}
+
+impl StoredSender {
+    /// Sends a stored state, before what is observed later.
+    pub fn restore(&self, source: SourceKey, stored: Compact) {
+        if let Some(inputs) = self.inputs.upgrade() {
+            self.sent.fetch_add(1, Ordering::Relaxed);
+            self.waiting.count.fetch_add(1, Ordering::AcqRel);
+            // The receiver is gone only if the daemon has stopped.
+            let _ = inputs.send(Input::Stored(source, stored));
+        }
+    }
+}
+
 /// Inputs that were sent and not received yet.
 #[derive(Debug, Default)]
 struct QueueDepth {
@@ -126,6 +149,15 @@ impl ObservationSender {
 
     pub fn count(&self, source: &SourceKey, delta: CountDelta) {
         self.send(Input::Counted(source.clone(), delta));
+    }
+
+    /// Returns a sender of stored states.
+    pub fn stored(&self) -> StoredSender {
+        StoredSender {
+            inputs: self.inputs.downgrade(),
+            sent: Arc::clone(&self.sent),
+            waiting: Arc::clone(&self.waiting),
+        }
     }
 
     /// Returns the counter of inputs sent, for users that must not keep the channel open.

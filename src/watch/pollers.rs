@@ -3,9 +3,9 @@
 //! The quick probes (connection, stream, viewers) share a poller and its calls; authorization checks and the slow permission
 //! probe have pollers of their own, so that they do not delay stream detection.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -34,6 +34,7 @@ pub struct Pollers {
     live: Arc<dyn Fn() -> BTreeSet<SourceKey> + Send + Sync>,
     jitter: Duration,
     chance: Chance,
+    gate: OnceLock<Gate>,
 }
 
 struct Poller {
@@ -117,15 +118,23 @@ impl ProbeSink for ActiveSink<'_> {
     }
 }
 
-/// Forwards everything, and records of which probes a run has brought evidence.
+/// Whether an observation of a source may have an effect now.
+pub type Gate = Arc<dyn Fn(&SourceKey) -> bool + Send + Sync>;
+
+/// Forwards what passes the gate, and records of which probes a run has brought evidence.
 struct EvidenceSink<'a> {
     inner: &'a dyn ProbeSink,
     poller: &'a Poller,
+    gate: Option<&'a Gate>,
 }
 
 #[async_trait]
 impl ProbeSink for EvidenceSink<'_> {
     fn observe(&self, observation: Observation) {
+        // A run may have begun before another member of the fleet took the source over.
+        if self.gate.is_some_and(|gate| !gate(&observation.source)) {
+            return;
+        }
         if let Some(probe) = proves(&observation.fact) {
             let mut evidence = self.poller.evidence.lock();
             let newest = evidence.entry(probe).or_insert(observation.at);
@@ -211,7 +220,13 @@ impl Pollers {
             live,
             jitter,
             chance,
+            gate: OnceLock::new(),
         })
+    }
+
+    /// From now on drops observations of sources that `gate` does not let pass. Only the first gate that is set is used.
+    pub fn set_gate(&self, gate: Gate) {
+        let _ = self.gate.set(gate);
     }
 
     /// Handles a tick of the schedule: requests `probe` of all sources. One run of a schedule is in progress at a time: if the
@@ -306,6 +321,7 @@ impl Pollers {
         let observations = &EvidenceSink {
             inner: observations,
             poller,
+            gate: self.gate.get(),
         };
         for DueProbe { probes, sources } in self.due(poller) {
             poller.counts.runs.fetch_add(1, Ordering::Relaxed);
@@ -337,7 +353,11 @@ impl Pollers {
         let mut runs = Vec::new();
         if !single.is_empty() {
             let probes: ProbeSet = single.values().flatten().copied().collect();
-            let sources: Vec<SourceKey> = single.into_keys().filter(|source| all.contains(source)).collect();
+            let known: HashSet<&SourceKey> = all.iter().collect();
+            let sources: Vec<SourceKey> = single
+                .into_keys()
+                .filter(|source| known.contains(source))
+                .collect();
             runs.push(DueProbe { probes, sources });
         }
         let viewers_only = probes.contains(&Probe::Viewers) && !probes.contains(&Probe::Stream);

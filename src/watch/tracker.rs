@@ -201,6 +201,10 @@ impl Tracker {
         let mut order: Vec<(SourceKey, Vec<Input>)> = Vec::new();
         let mut places: HashMap<SourceKey, usize> = HashMap::new();
         for input in inputs {
+            if let Input::Stored(source, stored) = &input {
+                self.merge_stored(source, &stored.knowledge(), false);
+                continue;
+            }
             let place = *places.entry(input.source().clone()).or_insert_with(|| {
                 order.push((input.source().clone(), Vec::new()));
                 order.len() - 1
@@ -233,6 +237,8 @@ impl Tracker {
         for input in inputs {
             match input {
                 Input::Counted(_, more) => delta += more,
+                // Merged before.
+                Input::Stored(..) => {}
                 Input::Observed(observation) if describes_source(&observation) => {
                     let observation = document.knowledge.receive(observation, latest);
                     document.join_description(Knowledge::from(&observation));
@@ -431,7 +437,7 @@ impl Tracker {
 /// Whether an input describes a source without causing a change of status, stream, authorization or permissions.
 fn describes(input: &Input) -> bool {
     match input {
-        Input::Counted(..) => true,
+        Input::Counted(..) | Input::Stored(..) => true,
         Input::Observed(observation) => describes_source(observation),
     }
 }

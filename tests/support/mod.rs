@@ -6,6 +6,7 @@ pub mod flaky;
 pub mod process;
 pub mod proxy;
 pub mod pty;
+pub mod relay;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;

@@ -8,6 +8,7 @@ mod daemon;
 mod eventsub;
 mod faults;
 mod flap;
+mod fleet;
 mod kill;
 mod outage;
 mod platforms;

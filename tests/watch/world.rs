@@ -440,6 +440,7 @@ impl Life {
                 heartbeat: hours(12),
             },
             has_alerts: false,
+            is_member: false,
             timetable: BTreeMap::new(),
             jitter: Duration::ZERO,
             clock: self.clock,

@@ -44,7 +44,7 @@ pub(super) async fn start(app: &App, engine: &mut Engine) -> Result<Router, Fail
     let (out, receive) = mpsc::channel(CAPACITY);
     let kick: Arc<KickPlatform> = app.platforms.adapter(PlatformName::Kick).await?;
     let hook = kick.webhook_listener(out, &writer);
-    hook.track(&engine.monitored.of(PlatformName::Kick));
+    hook.track(&engine.listened.of(PlatformName::Kick));
     for (source, totals) in engine.totals(&writer) {
         hook.restore(&source, totals);
     }

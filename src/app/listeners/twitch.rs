@@ -45,7 +45,7 @@ fn counts_chat(app: &App) -> bool {
 pub(super) async fn listen(app: &App, engine: &mut Engine, served: bool) -> Result<Router, Failure> {
     let writer = format!("{}-eventsub", engine.instance());
     let invites = invites::file(app);
-    let (channels, watched) = watch::channel(monitored(&engine.monitored, &invites));
+    let (channels, watched) = watch::channel(monitored(&engine.listened, &invites));
     let settings = &app.settings.platforms.twitch;
     let state_dir = &app.settings.state_dir;
     let options = EventSubOptions {

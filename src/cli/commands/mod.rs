@@ -8,6 +8,7 @@ pub mod diff;
 pub mod doctor;
 pub mod errors;
 pub mod events;
+pub mod fleet;
 pub mod init;
 pub mod mcp;
 pub mod preflight;

@@ -22,6 +22,7 @@ use crate::cli::reports::{
     doctor::Check,
     edit::EditItem,
     events::PublishReport,
+    fleet::FleetReport,
     history::HistoryReport,
     invites::InviteItem,
     migrate::MigrateReport,
@@ -122,6 +123,11 @@ pub const ALL: &[Described] = &[
         name: "probe",
         commands: "probe",
         schema: of::<ProbeReport>,
+    },
+    Described {
+        name: "fleet",
+        commands: "fleet status",
+        schema: of::<FleetReport>,
     },
     Described {
         name: "plan",

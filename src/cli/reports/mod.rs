@@ -9,6 +9,7 @@ pub mod diff;
 pub mod doctor;
 pub mod edit;
 pub mod events;
+pub mod fleet;
 pub mod history;
 pub mod invites;
 pub mod migrate;

@@ -202,6 +202,10 @@ impl Platform for KickPlatform {
         vec![Finding::new(NAME, Level::Warn, detail).next("bitbrat watch")]
     }
 
+    fn divide_rate_limits(&self, members: u32) {
+        self.api.client.rate_limiter.divide(members);
+    }
+
     /// Kick publishes no limits, so this is our own rate limit.
     fn rate_limits(&self) -> Vec<RateLimit> {
         let size = self.options.requests_per_minute;

@@ -31,6 +31,16 @@ struct State {
     quiet_until: Option<Instant>,
     /// The failure that caused the backoff, if Kick did not ask for it.
     cause: Option<PlatformError>,
+    /// This member's part of the limit; `None` without a fleet.
+    share: Option<Share>,
+}
+
+/// The part of a limit, which grows only after a whole window: until then, the requests of the member that had it count.
+#[derive(Debug)]
+struct Share {
+    limit: usize,
+    next: usize,
+    grows_at: Instant,
 }
 
 /// Kick requests a backoff that is longer than the caller is ready to wait.
@@ -61,10 +71,13 @@ impl RateLimiter {
                 {
                     Some(quiet) if quiet > patience => return Err(Quiet(quiet)),
                     Some(quiet) if !quiet.is_zero() => quiet,
-                    _ => match state.admit(now, self.limit, self.window) {
-                        Ok(()) => return Ok(()),
-                        Err(wait) => wait,
-                    },
+                    _ => {
+                        let limit = state.limit(now, self.limit);
+                        match state.admit(now, limit, self.window) {
+                            Ok(()) => return Ok(()),
+                            Err(wait) => wait,
+                        }
+                    }
                 }
             };
             tokio::time::sleep(wait).await;
@@ -76,6 +89,23 @@ impl RateLimiter {
         self.limit
     }
 
+    /// Divides the limit among this number of members of a fleet.
+    pub(super) fn divide(&self, members: u32) {
+        let members = usize::try_from(members).unwrap_or(usize::MAX).max(1);
+        let next = (self.limit / members).max(1);
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        let limit = match state.share {
+            Some(_) => state.limit(now, self.limit).min(next),
+            None => 0,
+        };
+        state.share = Some(Share {
+            limit,
+            next,
+            grows_at: now + self.window,
+        });
+    }
+
     /// Returns how many requests could be sent at this moment.
     pub(super) fn left(&self) -> usize {
         let mut state = self.state.lock();
@@ -84,7 +114,7 @@ impl RateLimiter {
             return 0;
         }
         state.forget(now, self.window);
-        self.limit.saturating_sub(state.sent.len())
+        state.limit(now, self.limit).saturating_sub(state.sent.len())
     }
 
     /// Starts a backoff after a refusal: as long as requested, otherwise longer with each refusal. Returns its duration.
@@ -122,6 +152,15 @@ impl RateLimiter {
 }
 
 impl State {
+    /// Returns how many requests the window allows this process.
+    fn limit(&self, now: Instant, all: usize) -> usize {
+        match &self.share {
+            None => all,
+            Some(share) if now >= share.grows_at => share.next,
+            Some(share) => share.limit,
+        }
+    }
+
     fn forget(&mut self, now: Instant, window: Duration) {
         while self
             .sent
@@ -135,6 +174,8 @@ impl State {
     fn admit(&mut self, now: Instant, limit: usize, window: Duration) -> Result<(), Duration> {
         self.forget(now, window);
         match self.sent.front() {
+            // A share that has not grown yet; it is asked for again.
+            None if limit == 0 => Err(window / 60),
             Some(oldest) if self.sent.len() >= limit => {
                 // Slightly longer, because the clocks of both sides are coarse.
                 Err(window.saturating_sub(now.duration_since(*oldest)) + Duration::from_millis(5))
@@ -169,6 +210,36 @@ mod tests {
         }
         let taken = *sent.last().unwrap() - sent[0];
         assert!(taken < MINUTE * 6, "no slower than needed: {taken:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn members_of_a_fleet_never_exceed_the_limit_together() {
+        let limiter = || RateLimiter::new(20, MINUTE, Chance::seeded(3));
+        let (first, second) = (limiter(), limiter());
+        let start = Instant::now();
+        let mut sent = Vec::new();
+        first.divide(1);
+        for step in 0..600_u64 {
+            match step {
+                200 => [&first, &second].iter().for_each(|member| member.divide(2)),
+                // The second one ends.
+                400 => first.divide(1),
+                _ => {}
+            }
+            for member in [&first, &second] {
+                let is_there = std::ptr::eq(member, &raw const first) || (200..400).contains(&step);
+                if is_there && member.left() > 0 {
+                    member.acquire(Duration::ZERO).await.unwrap();
+                    sent.push(Instant::now());
+                }
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        for (place, first) in sent.iter().enumerate() {
+            let within = sent[place..].iter().filter(|at| **at - *first < MINUTE).count();
+            assert!(within <= 20, "{within} after {:?}", *first - start);
+        }
+        assert!(sent.len() > 120, "{}", sent.len());
     }
 
     #[tokio::test(start_paused = true)]

@@ -153,6 +153,10 @@ impl Platform for TwitchPlatform {
         self.helix.rate_limits.levels()
     }
 
+    fn divide_rate_limits(&self, members: u32) {
+        self.helix.rate_limits.divide(members);
+    }
+
     async fn resolve(&self, names: &[String]) -> Result<Vec<Option<SourceKey>>, PlatformError> {
         let logins: Vec<_> = names.iter().map(|name| login(name)).collect();
         let mut wanted: Vec<&str> = logins.iter().flatten().map(String::as_str).collect();

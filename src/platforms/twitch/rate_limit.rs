@@ -5,12 +5,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::core::fleet::RateShare;
 use crate::http::Answer;
 use crate::platforms::RateLimit;
 
@@ -28,17 +30,38 @@ const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
 /// Rate limits by bucket: one per client id for app tokens, one per client id and user for user tokens.
 #[derive(Debug, Default)]
-pub(super) struct RateLimits(Mutex<HashMap<String, Arc<Bucket>>>);
+pub(super) struct RateLimits {
+    buckets: Mutex<HashMap<String, Arc<Bucket>>>,
+    /// Number of members of the fleet; 0 without a fleet.
+    members: AtomicU32,
+}
 
 impl RateLimits {
     pub(super) fn of(&self, bucket: &str) -> Arc<Bucket> {
-        let mut rate_limits = self.0.lock();
-        Arc::clone(rate_limits.entry(bucket.to_owned()).or_default())
+        let mut rate_limits = self.buckets.lock();
+        let members = self.members.load(Ordering::Relaxed);
+        let bucket = rate_limits.entry(bucket.to_owned()).or_insert_with(|| {
+            let bucket = Bucket::default();
+            if members > 0 {
+                bucket.state.lock().divide(members, Instant::now());
+            }
+            Arc::new(bucket)
+        });
+        Arc::clone(bucket)
+    }
+
+    /// Divides every bucket among the members of a fleet.
+    pub(super) fn divide(&self, members: u32) {
+        let rate_limits = self.buckets.lock();
+        self.members.store(members, Ordering::Relaxed);
+        for bucket in rate_limits.values() {
+            bucket.state.lock().divide(members, Instant::now());
+        }
     }
 
     /// Returns the state of each bucket that Twitch has reported, sorted by bucket.
     pub(super) fn levels(&self) -> Vec<RateLimit> {
-        let rate_limits = self.0.lock();
+        let rate_limits = self.buckets.lock();
         let mut levels: Vec<_> = rate_limits
             .iter()
             .filter(|(_, bucket)| bucket.state.lock().reported)
@@ -77,6 +100,10 @@ struct State {
     closed_until: Option<Instant>,
     /// Whether an answer has reported the bucket's state; before that the values are estimates.
     reported: bool,
+    /// This member's part of the bucket; `None` without a fleet.
+    share: Option<RateShare>,
+    /// The moment from which the share counts.
+    started: Instant,
 }
 
 impl Default for State {
@@ -88,6 +115,8 @@ impl Default for State {
             updated: Instant::now(),
             closed_until: None,
             reported: false,
+            share: None,
+            started: Instant::now(),
         }
     }
 }
@@ -156,6 +185,17 @@ impl State {
         self.updated = now;
     }
 
+    fn divide(&mut self, members: u32, now: Instant) {
+        let at = now.saturating_duration_since(self.started);
+        match &mut self.share {
+            Some(share) => share.divide(members, at),
+            None => {
+                let minute = Duration::from_secs_f64(REFILL_SECS);
+                self.share = Some(RateShare::empty(self.limit, minute, members, at));
+            }
+        }
+    }
+
     /// Takes a point or returns what to wait for.
     fn try_take(&mut self, now: Instant) -> Result<(), Busy> {
         self.refill(now);
@@ -176,6 +216,12 @@ impl State {
         if f64::from(self.flying) >= burst.max(FEW) {
             return Err(Busy::InFlight);
         }
+        if let Some(share) = &mut self.share {
+            let at = now.saturating_duration_since(self.started);
+            share
+                .take(at)
+                .map_err(|wait| Busy::For(wait.max(Duration::from_millis(5))))?;
+        }
         self.points -= 1.0;
         self.flying += 1;
         Ok(())
@@ -191,6 +237,9 @@ impl State {
         self.refill(now);
         if let Some(limit) = number("ratelimit-limit").filter(|limit| *limit >= 1.0) {
             self.limit = limit;
+            if let Some(share) = &mut self.share {
+                share.resize(limit, now.saturating_duration_since(self.started));
+            }
         }
         if let Some(remaining) = number("ratelimit-remaining") {
             self.reported = true;
@@ -237,6 +286,27 @@ mod tests {
         let seconds = start.elapsed().as_secs_f64();
         // 784 at once (2 % stay), the rest at 800 a minute.
         assert!((16.0..17.5).contains(&seconds), "{seconds}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn member_of_a_fleet_takes_its_part_of_the_bucket() {
+        let rate_limits = RateLimits::default();
+        rate_limits.divide(4);
+        let bucket = rate_limits.of("client/user");
+        let start = Instant::now();
+        for _ in 0..200 {
+            drop(bucket.take().await);
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        // It starts empty, and a quarter of 800 are refilled in a minute.
+        assert!((59.0..61.0).contains(&seconds), "{seconds}");
+        rate_limits.divide(1);
+        let start = Instant::now();
+        for _ in 0..200 {
+            drop(bucket.take().await);
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        assert!((14.0..16.0).contains(&seconds), "{seconds}");
     }
 
     #[tokio::test(start_paused = true)]

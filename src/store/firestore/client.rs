@@ -163,6 +163,15 @@ impl Client {
 
     /// Returns the results of a query below `parent`.
     pub async fn query(&self, parent: String, query: StructuredQuery) -> Result<Vec<Document>, Failure> {
+        self.query_at(parent, query).await.map(|(found, _)| found)
+    }
+
+    /// Returns the results of a query below `parent`, and Firestore's time of the read.
+    pub async fn query_at(
+        &self,
+        parent: String,
+        query: StructuredQuery,
+    ) -> Result<(Vec<Document>, Option<Moment>), Failure> {
         let message = RunQueryRequest {
             parent,
             query_type: Some(QueryType::StructuredQuery(query)),
@@ -173,11 +182,12 @@ impl Client {
         self.reading(message, |mut stub, mut request| async move {
             request.extensions_mut().insert(idle);
             let mut answers = stub.run_query(request).await?.into_inner();
-            let mut found = Vec::new();
+            let (mut found, mut read_at) = (Vec::new(), None);
             while let Some(answer) = answers.message().await? {
+                read_at = answer.read_time.or(read_at);
                 found.extend(answer.document);
             }
-            Ok(found)
+            Ok((found, read_at))
         })
         .await
     }

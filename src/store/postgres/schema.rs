@@ -63,6 +63,15 @@ const MIGRATIONS: &[&str] = &["
     END $$;
     CREATE TRIGGER documents_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON documents
         FOR EACH STATEMENT EXECUTE FUNCTION notify_changes();
+", "
+    -- Leases of fleets. Rows are never deleted, so that no fence returns; they change often, within a page.
+    CREATE TABLE leases (
+        fleet text COLLATE \"C\" NOT NULL, name text COLLATE \"C\" NOT NULL, holder text NOT NULL, fence bigint NOT NULL,
+        expires_at timestamptz NOT NULL, note text NOT NULL, PRIMARY KEY (fleet, name)
+    ) WITH (fillfactor = 50);
+    CREATE TABLE fleets (
+        name text COLLATE \"C\" PRIMARY KEY, version bigint NOT NULL DEFAULT nextval('versions'), view text NOT NULL
+    );
 "];
 
 /// Generated columns exist since PostgreSQL 12.
