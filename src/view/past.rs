@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::core::document::SourceDocument;
 use crate::core::facet::Facet;
 use crate::core::freshness::Intervals;
 use crate::core::source::SourceKey;
@@ -191,9 +192,20 @@ pub enum End {
 /// For how long after its start a daemon may find what happened before it (ms): the checks of streams begin within it.
 const FIRST_CHECKS_MS: i64 = 180_000;
 
+/// Returns the streams of a source, newest first. `entries` are its history without repeats, newest first.
+pub fn sessions_of(document: &SourceDocument, entries: &[HistoryEntry], runs: &[Run]) -> Vec<Session> {
+    let verdict = &document.verdict;
+    let broadcast = verdict.broadcast.as_ref();
+    let current = broadcast.and_then(|stream| Some((stream.stream_id.as_str(), stream.started_at?)));
+    let streams = document.knowledge.evidence.stream.streams.iter();
+    let listed = streams.filter_map(|(id, stream)| Some((id.as_str(), stream.started_at()?)));
+    let starts: BTreeMap<&str, Timestamp> = listed.chain(current).collect();
+    sessions(entries, &starts, runs, verdict.stream.at)
+}
+
 /// Returns the streams of a source, newest first. `entries` are its history without repeats, newest first. `starts` are the
 /// platform's own times of the starts of streams, by id, as far as they are known.
-pub fn sessions(
+fn sessions(
     entries: &[HistoryEntry],
     starts: &BTreeMap<&str, Timestamp>,
     runs: &[Run],

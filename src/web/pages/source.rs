@@ -280,10 +280,7 @@ fn streams(source: &SourceInFull, runs: &[Run]) -> Vec<past::Session> {
         .iter()
         .map(|&Run { from, until }| past::Run { from, until })
         .collect();
-    let verdict = &source.document.verdict;
-    let broadcast = verdict.broadcast.as_ref();
-    let current = broadcast.and_then(|stream| Some((stream.stream_id.as_str(), stream.started_at?)));
-    let mut streams = past::sessions(&source.history, current, &runs, verdict.stream.at);
+    let mut streams = past::sessions_of(&source.document, &source.history, &runs);
     if let Some(newest) = streams.first_mut().filter(|_| !source.row.is_live())
         && let past::End::Live { proven } = newest.end
     {

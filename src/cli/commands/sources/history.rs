@@ -1,7 +1,7 @@
 //! `sources history`: what changed about sources.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use clap::Args;
 use clap_complete::ArgValueCompleter;
@@ -15,7 +15,6 @@ use crate::cli::reports::history::HistoryReport;
 use crate::cli::reports::sessions::SessionsReport;
 use crate::cli::source_arg::{self, SourceSelector};
 use crate::core::source::SourceKey;
-use crate::core::time::Timestamp;
 use crate::failure::{ExitCode, Failure};
 use crate::store::HistoryEntry;
 use crate::view;
@@ -102,14 +101,8 @@ async fn sessions(cx: &Context, args: &HistoryArgs, several: FoundSources) -> Re
     let since = args.since.map(|since| since.before(now));
     let mut sessions = Vec::new();
     for (found, (key, history)) in several.found.iter().zip(histories) {
-        let verdict = &found.document.verdict;
-        let broadcast = verdict.broadcast.as_ref();
-        let current = broadcast.and_then(|stream| Some((stream.stream_id.as_str(), stream.started_at?)));
-        let streams = found.document.knowledge.evidence.stream.streams.iter();
-        let listed = streams.filter_map(|(id, stream)| Some((id.as_str(), stream.started_at()?)));
-        let starts: BTreeMap<&str, Timestamp> = listed.chain(current).collect();
         let entries = HistoryEntry::without_repeats(history);
-        let streams = view::past::sessions(&entries, &starts, &runs, verdict.stream.at);
+        let streams = view::past::sessions_of(&found.document, &entries, &runs);
         sessions.extend(streams.into_iter().map(|session| (key.clone(), session)));
     }
     sessions.retain(|(_, session)| since.is_none_or(|since| session.last_seen() >= since));
@@ -140,6 +133,7 @@ fn merged(histories: Vec<(SourceKey, Vec<HistoryEntry>)>) -> Vec<(SourceKey, His
 mod tests {
     use super::*;
     use crate::core::facet::Facet;
+    use crate::core::time::Timestamp;
     use crate::core::transition::Transition;
 
     #[test]
