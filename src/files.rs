@@ -18,6 +18,8 @@ pub fn make_private_dir(path: &Path) -> io::Result<()> {
 
 /// Limit of files that people write: settings, keys, certificates (bytes). Real ones have some kilobytes.
 pub const SMALL: u64 = 4 * 1024 * 1024;
+/// Limit of a configuration file (bytes): 100,000 sources with their options need some 20 MB.
+pub const CONFIGURATION: u64 = 32 * 1024 * 1024;
 /// Limit of files that this program writes and reads again (bytes).
 pub const LARGE: u64 = 64 * 1024 * 1024;
 
@@ -72,7 +74,8 @@ pub fn bounded(file: File, limit: u64) -> io::Result<Vec<u8>> {
             0 => format!("{} KiB", limit / 1024),
             mebibytes => format!("{mebibytes} MiB"),
         };
-        return Err(io::Error::other(format!("it is larger than {size}")));
+        let reason = format!("it is larger than {size}");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, reason));
     }
     Ok(bytes)
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 use super::keys;
 use super::layers::{self, Layer};
 use super::problem::{Origin, Problem, closest};
+use crate::files;
 
 /// Prefix of the names where systemd passes a whole directory (`LoadCredential=bitbrat:/etc/bitbrat/credentials`).
 const PREFIX: &str = "bitbrat_";
@@ -24,7 +25,7 @@ pub(super) fn read(directory: &Path) -> (Layer, Vec<Problem>, Vec<Problem>) {
                     warnings.extend(misspelled(&path, &name));
                     continue;
                 };
-                match layers::read(&path, true) {
+                match layers::read(&path, true, files::SMALL) {
                     Ok(text) => {
                         values.insert(key.path, (text.unwrap_or_default(), path));
                     }

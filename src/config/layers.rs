@@ -87,7 +87,7 @@ impl Layer {
 /// Reads a `.env` file. A malformed line invalidates the whole file, so that half of it is never in force. The second value is
 /// the warnings.
 pub(super) fn env_file(path: &Path, must_exist: bool) -> Result<Option<(Layer, Vec<Problem>)>, Problem> {
-    let Some(text) = read(path, must_exist)? else {
+    let Some(text) = read(path, must_exist, files::SMALL)? else {
         return Ok(None);
     };
     // The line itself may hold a secret, so only its number is reported.
@@ -107,12 +107,12 @@ pub(super) fn env_file(path: &Path, must_exist: bool) -> Result<Option<(Layer, V
     Ok(Some((layer, doubtful)))
 }
 
-/// Reads a text file; `None` where there is none and `must_exist` is false.
-pub(super) fn read(path: &Path, must_exist: bool) -> Result<Option<String>, Problem> {
+/// Reads a text file of at most `limit` bytes; `None` where there is none and `must_exist` is false.
+pub(super) fn read(path: &Path, must_exist: bool, limit: u64) -> Result<Option<String>, Problem> {
     let bytes = || match must_exist {
         // It was named on the command line, or is listed in its directory.
-        true => files::read_given(path, files::SMALL),
-        false => files::read_input(path, files::SMALL),
+        true => files::read_given(path, limit),
+        false => files::read_input(path, limit),
     };
     let problem =
         |reason: String, hint: &str| Problem::of_file(path, format!("cannot be read ({reason})"), hint);
@@ -123,6 +123,11 @@ pub(super) fn read(path: &Path, must_exist: bool) -> Result<Option<String>, Prob
             Ok(Some(text))
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist => Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::FileTooLarge => {
+            let hint = "remove what this program does not read; 100,000 sources fit into a configuration file, and more need \
+                        several daemons with a file each";
+            Err(problem(error.to_string(), hint))
+        }
         Err(error) => {
             let hint = "see that the file is there, is text, and may be read by this account";
             Err(problem(error.to_string(), hint))
@@ -136,7 +141,7 @@ pub(super) fn toml_file(
     must_exist: bool,
     shown_path: fn(&str) -> String,
 ) -> Result<Option<FileLayer>, Problem> {
-    match read(path, must_exist)? {
+    match read(path, must_exist, files::CONFIGURATION)? {
         Some(text) => toml_text(path, &text, shown_path).map(Some),
         None => Ok(None),
     }

@@ -129,7 +129,7 @@ impl Files {
         let old = names
             .find(|path| path.symlink_metadata().is_err())
             .expect("an endless list has a free name");
-        let bytes = files::read_input(&self.config, files::SMALL);
+        let bytes = files::read_input(&self.config, files::CONFIGURATION);
         let copied = bytes.and_then(|bytes| {
             files::write(&old, FileAccess::Owner, Durability::Durable, |file| {
                 file.write_all(&bytes)

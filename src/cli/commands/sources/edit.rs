@@ -294,7 +294,7 @@ fn file(setup: &Setup) -> Result<PathBuf, Failure> {
 
 fn read(file: &Path) -> Result<FileText, Failure> {
     let what = || format!("cannot read {}", file.display());
-    match crate::files::read_input(file, crate::files::SMALL) {
+    match crate::files::read_input(file, crate::files::CONFIGURATION) {
         Ok(bytes) => FileText::decode(&bytes)
             .map_err(|reason| Failure::new(ExitCode::Configuration, format!("{}: {reason}", what()))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(FileText::default()),
