@@ -20,6 +20,6 @@ pub enum Signal {
     Terminate,
     /// SIGINT: stop; requested by a person.
     Interrupt,
-    /// SIGHUP: read the configuration again.
+    /// SIGHUP: read the configuration again; the terminal of a command is gone.
     Reload,
 }

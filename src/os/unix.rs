@@ -8,7 +8,9 @@ use std::os::unix::fs::{
 use std::path::Path;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
+use tokio::sync::Notify;
 
 use super::Signal;
 
@@ -180,13 +182,37 @@ impl Continuations {
     }
 }
 
-/// Waits for a signal that ends a command. SIGHUP keeps its effect, because the terminal is gone then.
+/// Received after [`end_on_hangup`], and whoever waits for them.
+static HANGUPS: (Mutex<Option<Stream>>, Notify) = (Mutex::new(None), Notify::const_new());
+
+/// Lets [`stop_requested`] return for SIGHUP, too, from now on: it is called before the settings of the terminal are changed, which
+/// must be restored whatever ends the command. Otherwise SIGHUP keeps its effect, also where `nohup` has it ignored.
+pub fn end_on_hangup() -> io::Result<()> {
+    let mut hangups = HANGUPS.0.lock();
+    if hangups.is_none() {
+        *hangups = Some(signal(SignalKind::hangup())?);
+        HANGUPS.1.notify_one();
+    }
+    Ok(())
+}
+
+async fn hangup() {
+    HANGUPS.1.notified().await;
+    let hangups = HANGUPS.0.lock().take();
+    match hangups {
+        Some(mut hangups) => drop(hangups.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for a signal that ends a command.
 pub async fn stop_requested() -> io::Result<Signal> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     Ok(tokio::select! {
         _ = terminate.recv() => Signal::Terminate,
         _ = interrupt.recv() => Signal::Interrupt,
+        () = hangup() => Signal::Reload,
     })
 }
 

@@ -161,6 +161,12 @@ impl Continuations {
     }
 }
 
+/// The end of the console is always handled.
+#[expect(clippy::unnecessary_wraps, reason = "it can fail elsewhere")]
+pub fn end_on_hangup() -> io::Result<()> {
+    Ok(())
+}
+
 /// Waits for a signal that ends a command.
 pub async fn stop_requested() -> io::Result<Signal> {
     let mut signals = Signals::new()?;

@@ -295,21 +295,18 @@ fn at_the_secret(rig: &Rig) -> (Pty, String) {
 }
 
 #[test]
-fn sigterm_at_a_secret_prompt_restores_the_terminal() {
-    let rig = rig(&APPLICATION);
-    let (mut terminal, id) = at_the_secret(&rig);
-    assert!(
-        std::process::Command::new("kill")
-            .args(["-TERM", &id])
-            .status()
-            .unwrap()
-            .success()
-    );
-    terminal.shows("nothing was written");
-    terminal.shows("code 143");
-    terminal.shows(" echo ");
-    terminal.ends();
-    assert!(files(&rig.home).is_empty());
+fn signal_at_a_secret_prompt_restores_the_terminal() {
+    for (signal, code) in [("-TERM", "code 143"), ("-HUP", "code 130")] {
+        let rig = rig(&APPLICATION);
+        let (mut terminal, id) = at_the_secret(&rig);
+        let sent = std::process::Command::new("kill").args([signal, &id]).status();
+        assert!(sent.unwrap().success());
+        terminal.shows("nothing was written");
+        terminal.shows(code);
+        terminal.shows(" echo ");
+        terminal.ends();
+        assert!(files(&rig.home).is_empty());
+    }
 }
 
 #[test]

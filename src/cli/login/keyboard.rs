@@ -79,12 +79,15 @@ impl Keyboard {
 
     /// Asks for a secret, which the terminal does not show.
     pub async fn asks_hidden(&mut self, question: &str) -> Result<String, Failure> {
+        crate::os::end_on_hangup().map_err(|error| {
+            Failure::new(ExitCode::Failed, "cannot prepare the terminal for a secret").because(&error)
+        })?;
         let _hidden = Hidden::begin();
         self.asks(question).await
     }
 }
 
-/// What is typed is not shown until this is dropped, also by an interruption.
+/// What is typed is not shown until this is dropped, also by a signal that ends the command.
 struct Hidden(Option<Termios>);
 
 impl Hidden {
