@@ -60,6 +60,10 @@ pub fn login_command(identity: &str) -> String {
 /// The reason for a token that is not refreshed because the platform rejects the application, for people.
 pub const CLIENT_REJECTED: &str = "it cannot be refreshed with this client id and secret";
 
+/// Why an account cannot be used whose application the platform rejects. The token itself may be fine.
+pub const APPLICATION_REJECTED: &str =
+    "cannot be used: the platform rejects the client id or secret of the application";
+
 /// Returns the command that helps if the token of `identity` is not valid. Another login does not correct a client secret.
 pub fn remedy(identity: &str, client_rejected: bool) -> String {
     match identity.split('/').next() {

@@ -9,7 +9,7 @@ use crate::core::freshness::Field;
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::verdict::{AuthStatus, Status};
 use crate::platforms::{Problem, Subject};
-use crate::tokens::remedy;
+use crate::tokens::{APPLICATION_REJECTED, remedy};
 use crate::view::cell::Tone;
 use crate::view::envelope::{UnusableItem, UnusableKind};
 use crate::view::health::Health;
@@ -135,13 +135,14 @@ fn unauthorized(rows: &[SourceRow]) -> Vec<Attention> {
             .push(row);
     }
     let entry = |((_, identity, status, rejected), rows): ((_, String, _, bool), Vec<&SourceRow>)| {
+        let client_rejected = rows.iter().any(|row| row.summary.is_client_rejected());
         let what = match status {
+            Some(AuthStatus::Expired) if client_rejected => APPLICATION_REJECTED,
             _ if rejected => "is rejected; the token may be mistyped, expired or revoked",
             Some(AuthStatus::Revoked) => "was revoked; log in again",
             Some(AuthStatus::Expired) => "has expired and could not be renewed",
             Some(AuthStatus::Valid) | None => "is missing",
         };
-        let client_rejected = rows.iter().any(|row| row.summary.is_client_rejected());
         let needed_by = match rows.as_slice() {
             [one] => one.named(),
             many => humane::count(many.len() as u64, "source"),

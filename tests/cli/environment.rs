@@ -133,6 +133,16 @@ fn doctor_names_a_wrong_client_secret() {
 }
 
 #[test]
+fn wrong_client_secret_is_no_revoked_token() {
+    let (_sim, home) = world();
+    let home = home.env("TWITCH_CLIENT_SECRET", "wrongsecret");
+    let run = home.run(&["auth", "status", "twitch"]).exits(4);
+    assert!(!run.stderr.contains("revoked"), "{}", run.stderr);
+    run.names_account("twitch/app cannot be used: the platform rejects the client id or secret")
+        .names_account("bitbrat doctor twitch");
+}
+
+#[test]
 fn doctor_opens_the_websocket_that_watch_opens() {
     let (_sim, home) = world();
     assert_eq!(check(&home, "twitch", "eventsub").0, "OK");

@@ -7,7 +7,7 @@ use crate::cli::output::view::{Block, Cell, Column, Glyph, Grid, Tone, View};
 use crate::cli::output::{Note, Report, humane};
 use crate::core::forecast::{Forecast, Lead, Renewal};
 use crate::core::time::Timestamp;
-use crate::tokens::{login_command, remedy};
+use crate::tokens::{APPLICATION_REJECTED, login_command, remedy};
 
 /// Identities and how they are authorized. It never contains a token.
 #[derive(Debug, Clone)]
@@ -235,6 +235,7 @@ impl Report for AuthReport {
                     notes.extend(of_scopes(item));
                     continue;
                 }
+                AuthState::Expired | AuthState::Rejected if item.client_rejected => APPLICATION_REJECTED,
                 AuthState::Expired => "has expired and could not be renewed",
                 AuthState::Revoked => "was revoked; log in again",
                 AuthState::Rejected => "is rejected; the token may be mistyped, expired or revoked",
