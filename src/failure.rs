@@ -243,8 +243,11 @@ impl From<StoreError> for Failure {
         let failure = match &error {
             StoreError::Unusable { .. } => Self::new(ExitCode::Failed, "a stored document cannot be used")
                 .hint("run `bitbrat doctor` to list every document that cannot be used"),
-            StoreError::Unavailable { .. } => Self::new(ExitCode::Failed, "the store cannot be used now")
-                .hint("try again; `bitbrat doctor` shows what is wrong with the store"),
+            StoreError::Unavailable { hint, .. } => {
+                let usual = || "try again; `bitbrat doctor` shows what is wrong with the store".to_owned();
+                Self::new(ExitCode::Failed, "the store cannot be used now")
+                    .hint(hint.clone().unwrap_or_else(usual))
+            }
             StoreError::Refused { hint, .. } => {
                 Self::new(ExitCode::Failed, "the store refused").hint(hint.clone())
             }

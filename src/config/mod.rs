@@ -127,8 +127,12 @@ macro_rules! platform_settings {
 for_each_platform!(platform_settings);
 
 impl Settings {
-    /// Parses the address of another store, written as `store.url` is. The error contains the problem and the accepted form.
+    /// Parses the address of another store, written as `store.url` is. A kind alone, such as `postgres`, means the configured store
+    /// where that is of this kind. The error contains the problem and the accepted form.
     pub fn store_at(&self, url: &str) -> Result<StoreTarget, (String, &'static str)> {
+        if self.store.target.kind() == url {
+            return Ok(self.store.target.clone());
+        }
         store::target(url, &self.state_dir, &self.google, &self.store.postgres)
     }
 }

@@ -122,8 +122,8 @@ impl PostgresSettings {
             (false, Some(url)) => url.expose_secret(),
             (false, None) => {
                 return Err((
-                    "postgres needs an address".to_owned(),
-                    "write postgres://HOST:PORT/DATABASE, or set DATABASE_URL",
+                    "`postgres` alone means the configured database, and none is configured".to_owned(),
+                    "write postgres://USER@HOST:PORT/DATABASE, or set DATABASE_URL",
                 ));
             }
         };

@@ -53,6 +53,18 @@ pub enum StoreTarget {
     Memory,
 }
 
+impl StoreTarget {
+    /// Returns the word for this kind of store in an address.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Sqlite(_) => "sqlite",
+            Self::Firestore { .. } => "firestore",
+            Self::Postgres(_) => "postgres",
+            Self::Memory => "memory",
+        }
+    }
+}
+
 impl fmt::Display for StoreTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

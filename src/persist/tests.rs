@@ -34,6 +34,7 @@ impl Scripted {
             return Err(StoreError::Unavailable {
                 location: "scripted".into(),
                 reason: "injected".into(),
+                hint: None,
             });
         }
         Ok(())

@@ -7,6 +7,9 @@ pub mod postgres;
 pub mod retention;
 pub mod sqlite;
 mod stored;
+mod unreached;
+
+pub use self::stored::read_text as parse;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -327,6 +330,8 @@ pub enum StoreError {
         location: String,
         /// Reported by the store.
         reason: String,
+        /// Suggested action, where one is known.
+        hint: Option<String>,
     },
     /// The store rejects us: permission, credentials, a wrong project, a full or read-only disk. Needs attention.
     #[error("{location} refused: {reason}")]

@@ -24,6 +24,7 @@ impl<S: SourceStore> Flaky<S> {
             true => Err(StoreError::Unavailable {
                 location: self.inner.location(),
                 reason: "it is away".into(),
+                hint: None,
             }),
         }
     }

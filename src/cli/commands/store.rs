@@ -43,7 +43,8 @@ Examples:
   bitbrat store migrate firestore:my-project sqlite:backup.db -o json
   bitbrat store migrate sqlite postgres://bitbrat@db.example/bitbrat")]
 pub struct MigrateArgs {
-    /// Where from: `sqlite[:PATH]`, `firestore:PROJECT[/DATABASE]` or `postgres://HOST/DATABASE`
+    /// Where from: `sqlite[:PATH]`, `firestore[:PROJECT[/DATABASE]]` or `postgres[://HOST/DATABASE]`; a kind alone means the
+    /// configured store of that kind
     from: String,
     /// Where to, written alike
     to: String,

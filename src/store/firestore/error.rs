@@ -5,8 +5,8 @@ use firestore::gcloud_sdk::tonic::{Code, Status};
 
 use crate::failure::with_causes;
 use crate::secrets;
-use crate::store::StoreError;
 use crate::store::firestore::FirestoreTarget;
+use crate::store::{StoreError, unreached};
 
 /// Reason why a call returned no usable response.
 pub enum Failure {
@@ -78,7 +78,14 @@ pub fn of_answer(target: &FirestoreTarget, code: Code, message: &str) -> StoreEr
             format!("check `{setting}` and the names of the documents; `bitbrat doctor` tests them"),
         ),
         Code::DeadlineExceeded => unavailable(target, "it did not answer in time".into()),
-        Code::ResourceExhausted => unavailable(target, format!("a quota is used up ({})", sentence(message))),
+        Code::ResourceExhausted => StoreError::Unavailable {
+            location: target.to_string(),
+            reason: format!("a quota is used up ({})", sentence(message)),
+            hint: Some(format!(
+                "what waits is written when the quota is renewed; raise it in the Google Cloud console (project `{project}`), or \
+                 set a longer store.heartbeat"
+            )),
+        },
         Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled => {
             let reason = unreached(message).map_or_else(|| sentence(message), str::to_owned);
             unavailable(target, reason)
@@ -99,37 +106,18 @@ pub fn of_connecting(target: &FirestoreTarget, error: &FirestoreError) -> StoreE
     )
 }
 
-/// Returns the cause of a connection failure for people: the libraries below report it in several nested forms.
+/// Returns the cause of a connection failure for people.
 fn unreached(text: &str) -> Option<&'static str> {
-    let text = text.to_ascii_lowercase();
-    let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    Some(match () {
-        () if has(&["connection refused"]) => "no server accepts connections there",
-        () if has(&[
-            "dns error",
-            "lookup address",
-            "name or service not known",
-            "no such host",
-        ]) =>
-        {
-            "its name cannot be resolved; check the network of this machine"
+    let lower = text.to_ascii_lowercase();
+    let is_about_certificate = ["certificate", "invalid peer", "unknownissuer"]
+        .iter()
+        .any(|word| lower.contains(word));
+    match is_about_certificate {
+        true => {
+            Some("its certificate is not accepted; something between here and there may open the connection")
         }
-        () if has(&["certificate", "invalid peer", "unknownissuer"]) => {
-            "its certificate is not accepted; something between here and there may open the connection"
-        }
-        () if has(&["timed out", "timeout", "deadline"]) => "it did not answer in time",
-        () if has(&["unreachable"]) => "there is no route to it; check the network of this machine",
-        () if has(&[
-            "connection reset",
-            "broken pipe",
-            "connection closed",
-            "unexpected eof",
-        ]) =>
-        {
-            "the connection broke off"
-        }
-        () => return None,
-    })
+        false => unreached::reason(text),
+    }
 }
 
 /// Creates the error for an unreachable store.
@@ -141,6 +129,7 @@ pub fn unavailable(target: &FirestoreTarget, reason: String) -> StoreError {
     StoreError::Unavailable {
         location: target.to_string(),
         reason,
+        hint: None,
     }
 }
 

@@ -10,7 +10,7 @@ use tokio_postgres::Error;
 use super::PostgresTarget;
 use crate::failure::with_causes;
 use crate::secrets;
-use crate::store::StoreError;
+use crate::store::{StoreError, unreached};
 
 /// Reason why a call returned no usable response.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub enum Failure {
     Late,
     /// All connections of the pool are in use.
     Busy,
+    /// The schema has another version than when it was checked. Nothing was written.
+    OtherSchema,
     /// No connection was attempted, or it cannot be used.
     Store(StoreError),
 }
@@ -52,7 +54,7 @@ impl Failure {
     /// Returns what the error means.
     pub fn meaning(&self) -> Meaning {
         match self {
-            Self::Late | Self::Busy => Meaning::Unavailable,
+            Self::Late | Self::Busy | Self::OtherSchema => Meaning::Unavailable,
             Self::Store(error) if error.is_transient() => Meaning::Unavailable,
             Self::Store(_) => Meaning::Configuration,
             Self::Answer(error) => match error.code() {
@@ -71,12 +73,11 @@ impl Failure {
             Self::Store(error) => return error,
             Self::Late => return unavailable(target, "it did not answer in time"),
             Self::Busy => {
-                let reason = format!(
-                    "all {} connections to it are in use (store.connections)",
-                    target.connections
-                );
-                return unavailable(target, &reason);
+                let reason = format!("all {} connections to it are in use", target.connections);
+                let hint = "raise store.connections; what waits is written later";
+                return unavailable_until(target, &reason, hint.to_owned());
             }
+            Self::OtherSchema => return unavailable(target, "its schema is being changed"),
             Self::Answer(error) => error,
         };
         let code = error.code().map(|code| code.code().to_owned());
@@ -108,7 +109,9 @@ impl Failure {
             | Meaning::Contention
             | Meaning::TooSlow
             | Meaning::ReadOnly
-            | Meaning::Unavailable => unavailable(target, &reason),
+            | Meaning::Unavailable => {
+                unavailable_until(target, &reason, passing_hint(target, code.as_deref(), &reason))
+            }
         }
     }
 
@@ -204,11 +207,57 @@ fn hint(target: &PostgresTarget, code: Option<&str>, reason: &str) -> String {
     }
 }
 
-/// Creates the error for an unreachable store.
+/// Returns what to do about an error that may be over by itself, by the class of its code.
+fn passing_hint(target: &PostgresTarget, code: Option<&str>, reason: &str) -> String {
+    let setting = target.setting;
+    let hint = match code {
+        Some("53300") => {
+            "raise max_connections of the server, or lower store.connections of the programs that use it"
+        }
+        Some("53100") => "free space on the server's disk; what waits is written then",
+        Some("53200" | "53000") => "free memory on the server; what waits is written then",
+        Some("25006") => {
+            return format!(
+                "name the server that accepts writes in `{setting}`, or all of them: postgres://HOST,HOST/DATABASE"
+            );
+        }
+        Some("57P03") => "wait until the server has started; its log shows how far it is",
+        Some("57014") => "look for what keeps the server busy: SELECT * FROM pg_stat_activity",
+        Some("40001" | "40P01" | "55P03") => {
+            "look for transactions that stay open: SELECT * FROM pg_stat_activity WHERE state <> 'idle'"
+        }
+        Some("57P01" | "57P02") => "start the server again; what waits is written then",
+        Some(code) if code.starts_with("58") || code.starts_with("XX") => {
+            "read the log of the server: it has an error of its own"
+        }
+        Some(_) => "try again; the log of the server has more about the error",
+        None if reason.contains("resolved") => {
+            return format!("check the host in `{setting}` and the network of this machine");
+        }
+        None => return away(target),
+    };
+    hint.to_owned()
+}
+
+/// Returns what to do about a server that does not answer.
+fn away(target: &PostgresTarget) -> String {
+    format!(
+        "see that the server runs, that host and port in `{}` are its own, and that no firewall is in between",
+        target.setting
+    )
+}
+
+/// Creates the error for a server that does not answer.
 pub fn unavailable(target: &PostgresTarget, reason: &str) -> StoreError {
+    unavailable_until(target, reason, away(target))
+}
+
+/// Creates the error for a store that can be used again after `hint`, or by itself.
+fn unavailable_until(target: &PostgresTarget, reason: &str, hint: String) -> StoreError {
     StoreError::Unavailable {
         location: target.to_string(),
         reason: reason.to_owned(),
+        hint: Some(hint),
     }
 }
 
@@ -223,29 +272,15 @@ fn sentence(error: &Error) -> String {
 /// Returns the cause of a connection failure for people.
 fn unreached(text: &str) -> String {
     let lower = text.to_ascii_lowercase();
-    let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
     let reason = match () {
-        () if has(&["connection refused"]) => "no server accepts connections there",
-        () if has(&["lookup address", "name or service not known"]) => {
-            "its name cannot be resolved; check the network of this machine"
+        () if lower.contains("does not support tls") => "it does not support TLS",
+        () if lower.contains("notvalidforname") => "its certificate is for another host name",
+        () if lower.contains("causedasendentity") => {
+            "its certificate is that of an authority, and not of a server"
         }
-        () if has(&["timed out", "timeout"]) => "it did not answer in time",
-        () if has(&["unreachable"]) => "there is no route to it; check the network of this machine",
-        () if has(&["does not support tls"]) => "it does not support TLS",
-        () if has(&["notvalidforname"]) => "its certificate is for another host name",
-        () if has(&["causedasendentity"]) => "its certificate is that of an authority, and not of a server",
-        () if has(&["certificate"]) => return format!("its certificate is not accepted ({text})"),
-        () if has(&["password missing"]) => "it needs a password",
-        () if has(&[
-            "connection reset",
-            "broken pipe",
-            "connection closed",
-            "unexpected eof",
-        ]) =>
-        {
-            "the connection broke off"
-        }
-        () => text,
+        () if lower.contains("certificate") => return format!("its certificate is not accepted ({text})"),
+        () if lower.contains("password missing") => "it needs a password",
+        () => unreached::reason(text).unwrap_or(text),
     };
     reason.to_owned()
 }
@@ -276,6 +311,34 @@ mod tests {
             for code in codes {
                 assert_eq!(of_code(code), meaning, "{code}");
             }
+        }
+    }
+
+    #[test]
+    fn each_class_of_errors_has_its_own_next_step() {
+        let address =
+            crate::store::postgres::PostgresAddress::parse("postgres://rat@db.example/bitbrat").unwrap();
+        let target = PostgresTarget::new(address);
+        for (code, reason, next) in [
+            (
+                Some("53300"),
+                "sorry, too many clients already",
+                "max_connections",
+            ),
+            (
+                Some("25006"),
+                "cannot execute INSERT",
+                "accepts writes in `store.url`",
+            ),
+            (Some("53100"), "could not extend file", "free space"),
+            (Some("57P03"), "the database system is starting up", "has started"),
+            (Some("57014"), "canceling statement", "pg_stat_activity"),
+            (Some("XX000"), "internal", "log of the server"),
+            (None, "no server accepts connections there", "the server runs"),
+            (None, "its name cannot be resolved", "check the host"),
+        ] {
+            let hint = passing_hint(&target, code, reason);
+            assert!(hint.contains(next), "{code:?} {reason}: {hint}");
         }
     }
 

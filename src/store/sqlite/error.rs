@@ -20,7 +20,10 @@ pub fn explain(path: &Path, error: &rusqlite::Error) -> StoreError {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed) => {
             StoreError::Unavailable {
                 location: location(path),
-                reason: "another process keeps it locked; see who with `fuser` or `lsof`".into(),
+                reason: "another process keeps it locked".into(),
+                hint: Some(format!(
+                    "try again when that process has finished; `fuser {shown}` or `lsof {shown}` names it"
+                )),
             }
         }
         Some(
@@ -36,6 +39,7 @@ pub fn explain(path: &Path, error: &rusqlite::Error) -> StoreError {
         Some(ErrorCode::CannotOpen) if descriptors::are_exhausted() => StoreError::Unavailable {
             location: location(path),
             reason: descriptors::REASON.into(),
+            hint: Some("raise the limit of open files (`ulimit -n`), or stop what holds files open".into()),
         },
         Some(ErrorCode::CannotOpen) => refused(
             "it cannot be opened".into(),
@@ -51,9 +55,10 @@ pub fn explain(path: &Path, error: &rusqlite::Error) -> StoreError {
         ),
         Some(ErrorCode::SystemIoFailure | ErrorCode::OutOfMemory) => StoreError::Unavailable {
             location: location(path),
-            reason: format!(
-                "the system failed to read or write it ({error}); see with `df {directory}` whether the disk is full"
-            ),
+            reason: format!("the system failed to read or write it ({error})"),
+            hint: Some(format!(
+                "see with `df {directory}` whether the disk is full, and in the system's log whether it fails"
+            )),
         },
         _ => refused(
             error.to_string(),
