@@ -68,6 +68,9 @@ pub struct Plan {
     pub logs: Bars,
 }
 
+/// Returns what was stored and what is stored.
+type Figures = Arc<dyn Fn() -> Stored + Send + Sync>;
+
 /// Why a process is not ready, as one of its parts reports it.
 type Reason = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
@@ -204,7 +207,7 @@ async fn start(
         storing = Some(Arc::new(move || own.overview()));
     }
     reasons.push(store_watch::start(&store, store_stats.clone(), tasks));
-    store_watch::tidy(&store, tasks);
+    let unusable = store_watch::maintain(&store, store_stats.is_some() && !plan.once, tasks);
     let expiries = expiry_watch::start(app, tasks, has(Role::Ingest) && !plan.once);
     if let Some(engine) = engine.as_ref().filter(|_| !plan.once) {
         alerts::start(app, engine, &expiries, tasks);
@@ -214,7 +217,7 @@ async fn start(
         let pages = Web {
             store: Arc::clone(&store),
             view,
-            stored: store_stats.clone().map(|stats| figures(&in_force, stats)),
+            stored: figures(&in_force, store_stats.clone(), unusable),
             storing,
             expiries,
             unready: Arc::new(move || reasons.iter().filter_map(|reason| reason()).collect()),
@@ -463,13 +466,18 @@ fn measured(app: &App, in_force: &Current) -> Measured {
 }
 
 /// Returns a function that reports the statistics of the stored documents next to the prediction.
-fn figures(app: &Current, stats: StoreStats) -> Arc<dyn Fn() -> Stored + Send + Sync> {
-    let app = Arc::clone(app);
-    Arc::new(move || {
+fn figures(
+    app: &Current,
+    stats: Option<StoreStats>,
+    unusable: store_watch::UnusableCount,
+) -> Option<Figures> {
+    let (app, stats) = (Arc::clone(app), stats?);
+    Some(Arc::new(move || {
         let app = current(&app);
         Stored {
             stats: stats(),
             expected_per_day: app.expected_writes(app.settings.sources.len()),
+            unusable: *unusable.lock(),
         }
-    })
+    }))
 }

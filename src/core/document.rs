@@ -152,7 +152,7 @@ pub enum BrokenDocument {
     )]
     Newer(u64),
     /// Its evidence cannot be parsed.
-    #[error("the document's {field} cannot be read ({reason}); it is left as it is")]
+    #[error("the document's {field} cannot be read ({reason})")]
     Unreadable {
         /// Name of the field.
         field: &'static str,

@@ -62,6 +62,14 @@ impl SourceStore for Scripted {
         self.inner.load_all().await
     }
 
+    async fn raw(&self, document_id: &str) -> Result<Option<Versioned<String>>, StoreError> {
+        self.inner.raw(document_id).await
+    }
+
+    async fn remove(&self, document_id: &str, version: &Version) -> Result<(), StoreError> {
+        self.inner.remove(document_id, version).await
+    }
+
     async fn save(&self, writes: &[Write]) -> Vec<Result<Version, StoreError>> {
         let mut results = Vec::new();
         for write in writes {
@@ -431,7 +439,7 @@ async fn unusable_document_is_skipped_until_repaired() {
         "{reported:?}"
     );
     assert_eq!(
-        harness.store.inner.raw("kick:5").unwrap(),
+        harness.store.inner.get_raw("kick:5").unwrap(),
         json!({ "schemaVersion": 99 })
     );
     harness.store.inner.delete("kick:5").await.unwrap();

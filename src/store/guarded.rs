@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures_util::stream::{BoxStream, StreamExt};
 use parking_lot::Mutex;
 
-use super::{HistoryEntry, SourceStore, StoreError, Stored, Version, Versioned, Write};
+use super::{HistoryEntry, SourceStore, StoreError, Stored, Unusable, Version, Versioned, Write};
 use crate::clock::Clock;
 use crate::core::document::SourceDocument;
 use crate::core::future::{TOLERANCE_MS, is_too_far_ahead};
@@ -78,6 +78,18 @@ impl SourceStore for Guarded {
             self.heal(stored);
         }
         Ok(all)
+    }
+
+    async fn unusable(&self) -> Result<Vec<(String, Unusable)>, StoreError> {
+        self.inner.unusable().await
+    }
+
+    async fn raw(&self, document_id: &str) -> Result<Option<Versioned<String>>, StoreError> {
+        self.inner.raw(document_id).await
+    }
+
+    async fn remove(&self, document_id: &str, version: &Version) -> Result<(), StoreError> {
+        self.inner.remove(document_id, version).await
     }
 
     fn bills_reads(&self) -> bool {

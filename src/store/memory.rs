@@ -60,7 +60,7 @@ impl MemoryStore {
     }
 
     /// Returns a document in its stored form.
-    pub fn raw(&self, document_id: &str) -> Option<Value> {
+    pub fn get_raw(&self, document_id: &str) -> Option<Value> {
         let state = self.0.state.lock();
         state
             .documents
@@ -146,6 +146,31 @@ impl SourceStore for MemoryStore {
 
     async fn load_all(&self) -> Result<Vec<Stored>, StoreError> {
         Ok(self.0.all())
+    }
+
+    async fn raw(&self, document_id: &str) -> Result<Option<Versioned<String>>, StoreError> {
+        let state = self.0.state.lock();
+        let found = state.documents.get(document_id);
+        Ok(found.map(|(document, version)| Versioned {
+            value: document.to_string(),
+            version: name(*version),
+        }))
+    }
+
+    async fn remove(&self, document_id: &str, version: &Version) -> Result<(), StoreError> {
+        let mut state = self.0.state.lock();
+        let known = state
+            .documents
+            .get(document_id)
+            .map(|(_, version)| name(*version));
+        if known.as_ref() != Some(version) {
+            let document_id = document_id.to_owned();
+            return Err(StoreError::Conflict { document_id });
+        }
+        state.documents.remove(document_id);
+        drop(state);
+        self.0.changed();
+        Ok(())
     }
 
     async fn save(&self, writes: &[Write]) -> Vec<Result<Version, StoreError>> {

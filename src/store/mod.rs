@@ -56,6 +56,18 @@ pub trait SourceStore: Send + Sync {
     /// Returns every stored document, sorted by id. One that cannot be parsed does not hide the others.
     async fn load_all(&self) -> Result<Vec<Stored>, StoreError>;
 
+    /// Returns the ids of the documents that cannot be used, with the reasons.
+    async fn unusable(&self) -> Result<Vec<(String, Unusable)>, StoreError> {
+        let all = self.load_all().await?;
+        Ok(all.into_iter().filter_map(Stored::into_unusable).collect())
+    }
+
+    /// Returns the stored text of the document with this id, usable or not, and the version for [`SourceStore::remove`].
+    async fn raw(&self, document_id: &str) -> Result<Option<Versioned<String>>, StoreError>;
+
+    /// Deletes the document with this id, and not its history, if it still has this version; otherwise [`StoreError::Conflict`].
+    async fn remove(&self, document_id: &str, version: &Version) -> Result<(), StoreError>;
+
     /// Returns the summaries of [`SourceStore::load_all`]. A store with stored summaries need not read the documents.
     async fn summaries(&self) -> Result<Vec<Stored<Arc<SourceSummary>>>, StoreError> {
         let all = self.load_all().await?;
@@ -166,6 +178,14 @@ pub struct Stored<T = Versioned<SourceDocument>> {
     pub document_id: String,
     /// The document, or why it cannot be used.
     pub document: Result<T, Unusable>,
+}
+
+impl<T> Stored<T> {
+    /// Returns the id and the reason of a document that cannot be used.
+    pub fn into_unusable(self) -> Option<(String, Unusable)> {
+        let reason = self.document.err()?;
+        Some((self.document_id, reason))
+    }
 }
 
 impl Stored {

@@ -148,7 +148,7 @@ const FETCH_WITHOUT_OWN: &str = "
 /// fields change, and `updated_at` is set as the platform does.
 const COMMIT: &str = "
     WITH held AS MATERIALIZED (
-        SELECT id FROM {p} WHERE id = $1 AND xmin::text = $2 FOR UPDATE
+        SELECT id FROM {p} WHERE id = $1 AND xmin::text = $2 AND {fits} FOR UPDATE
     ), replaced AS (
         UPDATE {s}.tokens SET data = $3::text::jsonb, version = nextval('{s}.versions')
         WHERE id = $1 AND version = $4 AND EXISTS (SELECT FROM held) RETURNING version

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, params};
 
 use self::error::explain;
 use self::tables::{Inner, Prepared, trim};
@@ -152,12 +152,14 @@ impl StateFile {
         self.inner.lock()
     }
 
-    /// Returns the file that is now at the path: it may have been moved or deleted, and what is written to it then is lost.
+    /// Returns the file that is now at the path: it may have been moved or deleted, and what is written to it then is lost. A newer
+    /// bitbrat may also have migrated it; then nothing is read or written until the path has a file that fits again.
     fn current(&self) -> Result<MutexGuard<'_, Inner>, StateFileError> {
         let mut inner = self.inner();
         if inner.opened.was_replaced(&self.path) {
             *inner = Inner::open(&self.path, &self.options)?;
         }
+        self.explained(database::reject_newer(&inner.opened.connection))?;
         Ok(inner)
     }
 
@@ -191,10 +193,7 @@ impl StateFile {
         let mut inner = self.current()?;
         self.explained(inner.set_durable(false))?;
         let conflicts = self.explained((|| {
-            let transaction = inner
-                .opened
-                .connection
-                .transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let transaction = database::begin(&mut inner.opened.connection)?;
             let mut conflicts = Vec::new();
             for group in groups {
                 conflicts.extend(confirmations::write(&transaction, &self.options.instance, group)?);
@@ -322,9 +321,7 @@ impl StateFile {
         self.explained(inner.set_durable(false))?;
         let Inner { opened, queue, .. } = &mut *inner;
         self.explained((|| {
-            let transaction = opened
-                .connection
-                .transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let transaction = database::begin(&mut opened.connection)?;
             for waiting in events {
                 keep(&transaction, waiting)?;
                 transaction

@@ -997,6 +997,41 @@ async fn unusable_document_stays_and_its_source_is_published() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn newer_schema_stops_writes_and_changes_wait_until_it_fits() {
+    let mut world = World::new();
+    world.confirm_every = 10_000;
+    let world = world.start();
+    let (a, b) = (key(1), key(2));
+    world.up(&a);
+    assert!(world.drained(SOON).await);
+    let file = rusqlite::Connection::open(world.dir.path().join("watch.db")).unwrap();
+    let documents = || -> Vec<String> {
+        let mut rows = file.prepare("SELECT document FROM sources ORDER BY id").unwrap();
+        let rows = rows.query_map([], |row| row.get(0)).unwrap();
+        rows.collect::<rusqlite::Result<_>>().unwrap()
+    };
+    let known: i64 = file
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .unwrap();
+    let before = documents();
+    file.pragma_update(None, "user_version", 99).unwrap();
+    world.live(&a, "77");
+    world.up(&b);
+    world.pass(30).await;
+    assert!(world.running().stats.commits_failing.load(Ordering::Relaxed));
+    assert_eq!(documents(), before, "nothing is written into the newer file");
+    assert!(!world.bus.kinds(&a).contains(&StreamOnline));
+    file.pragma_update(None, "user_version", known).unwrap();
+    world.pass(61).await;
+    assert!(world.drained(SOON).await);
+    assert!(!world.running().stats.commits_failing.load(Ordering::Relaxed));
+    assert!(world.bus.kinds(&a).contains(&StreamOnline));
+    assert_eq!(stored(&world, &a).record().stream_status.to_string(), "ONLINE");
+    assert_eq!(documents().len(), 2);
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn confirmations_are_written_once_a_period_without_documents() {
     let mut world = World::new();
     world.confirm_every = 30_000;

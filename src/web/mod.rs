@@ -71,6 +71,8 @@ pub struct Stored {
     pub stats: Stats,
     /// Expected writes per day for the configured sources.
     pub expected_per_day: Option<u64>,
+    /// How many stored documents cannot be used, once they were counted.
+    pub unusable: Option<usize>,
 }
 
 /// Data of the pages.

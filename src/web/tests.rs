@@ -129,6 +129,7 @@ pub(super) async fn web(token: Option<&str>) -> (Web, Arc<Mutex<Vec<String>>>) {
                 ..Stats::since(Timestamp::from_millis(1_780_000_000_000))
             },
             expected_per_day: Some(4096),
+            unusable: Some(0),
         })),
         storing: None,
         expiries: Arc::new(Mutex::new(

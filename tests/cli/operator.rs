@@ -532,6 +532,66 @@ fn orphans_are_pruned_only_with_confirmation() {
 }
 
 #[test]
+fn damaged_document_is_copied_and_written_anew() {
+    let operator = Operator::new("twitch:777001").with_token();
+    let home = &operator.home;
+    home.run(&["probe"]).exits(0);
+    let history = || home.run(&["history", "twitch:777001", "-o", "name"]).stdout;
+    let before = history();
+    let database = rusqlite::Connection::open(home.state().join("bitbrat.db")).unwrap();
+    let set = |document: &str| {
+        let update = "UPDATE sources SET document = ?1 WHERE id = 'twitch:777001'";
+        assert_eq!(database.execute(update, [document]).unwrap(), 1);
+    };
+    // What a newer bitbrat wrote is no damage.
+    set(r#"{"schemaVersion":99}"#);
+    home.run(&["sources", "prune", "--damaged", "--yes"])
+        .exits(0)
+        .names_account("nothing to remove");
+    let damaged = r#"{"evidence":"lost"}"#;
+    set(damaged);
+    home.run(&["doctor", "store"])
+        .shows("evidence cannot be read")
+        .names_account("bitbrat sources prune --damaged");
+    home.run(&["sources", "prune", "--yes"])
+        .exits(0)
+        .names_account("nothing to remove");
+    let pruned = home
+        .run(&["sources", "prune", "--damaged", "--yes", "-o", "json"])
+        .exits(0);
+    let item = pruned.item("documentId", "twitch:777001");
+    assert_eq!(item["removed"], true);
+    let copy = std::path::PathBuf::from(item["copiedTo"].as_str().unwrap());
+    assert!(copy.starts_with(home.state().join("damaged")));
+    assert_eq!(std::fs::read_to_string(&copy).unwrap(), damaged);
+    assert_eq!(crate::support::mode(&copy), 0o600);
+    assert_eq!(history(), before, "the history stays");
+    home.run(&["probe"]).exits(0);
+    home.run(&["sources", "status"]).exits(0).shows("PixelMeadow");
+}
+
+#[test]
+fn kind_of_a_store_alone_means_the_configured_one() {
+    let operator = Operator::new("twitch:777001");
+    let home = &operator.home;
+    home.run(&["store", "migrate", "sqlite", "postgres"])
+        .exits(2)
+        .names_account("none is configured")
+        .names_account("postgres://USER@HOST:PORT/DATABASE");
+    let nobody = crate::support::ReservedPort::new();
+    let url = format!("store.url=postgres://rat@127.0.0.1:{}/x", nobody.number);
+    home.run(&["--set", "store.url=sqlite", "probe"]);
+    let run = home
+        .run(&["--set", &url, "store", "migrate", "sqlite", "postgres"])
+        .exits(1);
+    run.names_account(&format!("127.0.0.1:{}", nobody.number))
+        .names_account("see that the server runs");
+    home.run(&["--set", &url, "doctor", "store"])
+        .exits(1)
+        .names_account("see that the server runs, that host and port in `store.url` are its own");
+}
+
+#[test]
 fn simulator_prints_client_environment() {
     use std::io::{BufRead as _, BufReader};
     let home = Home::new();

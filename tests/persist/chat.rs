@@ -171,7 +171,7 @@ async fn totals_survive_repetition_and_restarts(connect: impl AsyncFn() -> Arc<d
     counting.stop().await;
     bus.close().await;
     let bus = connect().await;
-    let stored = || store.raw(&key().to_string()).unwrap();
+    let stored = || store.get_raw(&key().to_string()).unwrap();
     assert_eq!(stored()["metrics"]["messagesIn"], 30);
 
     // Chat from the time without a counter is counted afterwards.
@@ -254,7 +254,7 @@ async fn totals_never_decrease_across_nats_and_counter_restarts() {
     let source = SourceDocument::new(key()).to_stored();
     store.put_raw(&key().to_string(), source.into());
     let read = || {
-        store.raw(&key().to_string()).unwrap()["metrics"]["messagesIn"]
+        store.get_raw(&key().to_string()).unwrap()["metrics"]["messagesIn"]
             .as_u64()
             .unwrap_or(0)
     };
@@ -309,5 +309,5 @@ async fn chatting_alone_makes_no_source() {
     bus.publish(message(INGRESS, "one", &said("m1"))).await.unwrap();
     counting.counted(1).await;
     counting.stop().await;
-    assert_eq!(store.raw(&key().to_string()), None);
+    assert_eq!(store.get_raw(&key().to_string()), None);
 }

@@ -211,6 +211,14 @@ impl SourceStore for Counting {
         Ok(all)
     }
 
+    async fn raw(&self, document_id: &str) -> Result<Option<Versioned<String>>, StoreError> {
+        self.inner.raw(document_id).await
+    }
+
+    async fn remove(&self, document_id: &str, version: &Version) -> Result<(), StoreError> {
+        self.inner.remove(document_id, version).await
+    }
+
     async fn save(&self, writes: &[Write]) -> Vec<Result<Version, StoreError>> {
         let entries: usize = writes.iter().map(|write| write.history.len()).sum();
         self.documents.fetch_add(writes.len() as u64, Ordering::Relaxed);

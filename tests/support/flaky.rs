@@ -46,6 +46,14 @@ impl<S: SourceStore> SourceStore for Flaky<S> {
         self.inner.load_all().await
     }
 
+    async fn raw(&self, document_id: &str) -> Result<Option<Versioned<String>>, StoreError> {
+        self.inner.raw(document_id).await
+    }
+
+    async fn remove(&self, document_id: &str, version: &Version) -> Result<(), StoreError> {
+        self.inner.remove(document_id, version).await
+    }
+
     async fn save(&self, writes: &[Write]) -> Vec<Result<Version, StoreError>> {
         match self.check_up() {
             Ok(()) => self.inner.save(writes).await,

@@ -355,3 +355,46 @@ fn killed_again_and_again(kills: u32, seed: u64) {
         assert_eq!(status.item("key", source)["streamStatus"], "ONLINE");
     }
 }
+
+#[test]
+fn unusable_document_of_others_is_reported_and_stays_ready() {
+    let sim = Sim::start();
+    let home = home(&sim, &["twitch:777001"]);
+    home.run(&["doctor", "store"]).exits(0);
+    let database = rusqlite::Connection::open(home.state().join("bitbrat.db")).unwrap();
+    // The first is the document that readiness reads.
+    for id in ["twitch:1", "twitch:lost"] {
+        let insert = "INSERT INTO sources (id, version, document) VALUES (?1, 1, '{\"evidence\":\"lost\"}')";
+        database.execute(insert, [id]).unwrap();
+    }
+    let (mut daemon, address) = watch(&home);
+    let warning = daemon.says("Stored documents cannot be used");
+    assert!(warning.contains("doctor store"), "{warning}");
+    until(&address, "/metrics", |_, body| {
+        body.contains("bitbrat_store_unusable_documents 2\n")
+    });
+    until(&address, "/readyz", |status, _| status == 200);
+    daemon.signal("-TERM");
+    assert_eq!(daemon.ends(), 0, "{}", daemon.said());
+    assert_eq!(daemon.said().matches("cannot be used").count(), 1);
+}
+
+#[test]
+fn store_that_becomes_newer_is_named_and_waited_for() {
+    let sim = Sim::start();
+    let home = home(&sim, &["twitch:777001"]);
+    let (mut daemon, address) = watch(&home);
+    until(&address, "/readyz", |status, _| status == 200);
+    let database = rusqlite::Connection::open(home.state().join("bitbrat.db")).unwrap();
+    let known: i64 = database
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .unwrap();
+    database.pragma_update(None, "user_version", 99).unwrap();
+    daemon.says("has schema version 99");
+    let body = until(&address, "/readyz", |status, _| status == 503);
+    assert!(body.contains("bitbrat.db"), "{body}");
+    database.pragma_update(None, "user_version", known).unwrap();
+    until(&address, "/readyz", |status, _| status == 200);
+    daemon.signal("-TERM");
+    assert_eq!(daemon.ends(), 0, "{}", daemon.said());
+}

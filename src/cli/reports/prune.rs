@@ -1,5 +1,7 @@
 //! What `sources prune` removed, or would remove.
 
+use std::path::PathBuf;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -25,12 +27,16 @@ pub struct PruneItem {
     pub reason: String,
     /// Whether it was removed.
     pub removed: bool,
+    /// The file with a copy of a damaged document.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub copied_to: Option<PathBuf>,
 }
 
 impl Report for PruneReport {
     type Item = PruneItem;
     const KIND: &'static str = "PruneList";
-    const CSV: &'static [&'static str] = &["documentId", "removed", "reason"];
+    const CSV: &'static [&'static str] = &["documentId", "removed", "reason", "copiedTo"];
 
     fn as_of(&self) -> Timestamp {
         self.as_of
@@ -52,12 +58,16 @@ impl Report for PruneReport {
             let state = match (item.removed, self.dry_run) {
                 (true, _) => Cell::new("removed").glyph(Glyph::Good).tone(Tone::Good),
                 (false, true) => Cell::new("would be removed").tone(Tone::Warn),
-                (false, false) => Cell::new("was gone already").tone(Tone::Dim),
+                (false, false) => Cell::new("was gone or changed").tone(Tone::Dim),
+            };
+            let why = match item.copied_to.as_ref().filter(|_| item.removed) {
+                Some(path) => format!("{}; its copy is {}", item.reason, path.display()),
+                None => item.reason.clone(),
             };
             vec![
                 Cell::new(&item.document_id),
                 state,
-                Cell::new(&item.reason).tone(Tone::Dim),
+                Cell::new(why).tone(Tone::Dim),
             ]
         });
         View::wrapped(

@@ -257,6 +257,28 @@ impl SourceStore for FirestoreStore {
         Ok(all)
     }
 
+    async fn raw(&self, document_id: &str) -> Result<Option<Versioned<String>>, StoreError> {
+        let found = self.client.get(self.client.path(document_id)).await;
+        let found = found.map_err(self.explain())?;
+        Ok(found.map(|document| Versioned {
+            value: Value::Object(value::to_json(document.fields)).to_string(),
+            version: version(document.update_time),
+        }))
+    }
+
+    async fn remove(&self, document_id: &str, version: &Version) -> Result<(), StoreError> {
+        let conflict = || StoreError::Conflict {
+            document_id: document_id.to_owned(),
+        };
+        let written_at = moment(version).ok_or_else(conflict)?;
+        let condition = ConditionType::UpdateTime(written_at);
+        self.client
+            .commit(vec![deletion(self.client.path(document_id), Some(condition))])
+            .await
+            .map(drop)
+            .map_err(|failure| failure.explain_write(self.target(), document_id))
+    }
+
     async fn save(&self, writes: &[Write]) -> Vec<Result<Version, StoreError>> {
         self.saver.save(writes).await
     }

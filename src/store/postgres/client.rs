@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use futures_util::future::join;
 use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::config::SslMode;
@@ -90,35 +91,56 @@ impl Client {
         self.is_pooled.load(Ordering::Relaxed)
     }
 
-    /// Replaces `{s}` by the schema of the documents.
+    /// Replaces `{s}` by the schema of the documents, and `{fits}` by the condition that its version is that of this program.
     pub fn sql(&self, statement: &str) -> String {
-        statement.replace("{s}", &format!("\"{}\"", self.target.schema))
+        statement
+            .replace("{fits}", &schema::fits())
+            .replace("{s}", &format!("\"{}\"", self.target.schema))
     }
 
     /// Executes a statement on the tables, which are created if they are missing and may be. Returns no row if there are none.
     ///
-    /// The statement is its own transaction. It is repeated after contention and on a new connection, so it must not do harm twice.
+    /// The statement is its own transaction. It is repeated after contention and on a new connection, so it must not do harm twice. If
+    /// it writes, it must contain `{fits}`: another process may have migrated the schema since it was checked.
     pub async fn query(&self, statement: &str, parameters: &Parameters<'_>) -> Result<Vec<Row>, Failure> {
-        if self.ready().await? == Schema::Absent {
-            return Ok(Vec::new());
+        let statement = self.sql(statement);
+        let version = self.sql(schema::SELECT_VERSION);
+        let mut is_checked_again = false;
+        loop {
+            if self.ready().await? == Schema::Absent {
+                return Ok(Vec::new());
+            }
+            let failure = match self.repeat(&statement, parameters, Some(&version)).await {
+                Ok(rows) => return Ok(rows),
+                Err(failure) => failure,
+            };
+            let is_other = matches!(failure, Failure::OtherSchema);
+            if is_other || failure.meaning() == Meaning::NoSchema {
+                // The next call checks it, migrates it, or creates what somebody has deleted.
+                *self.schema.lock().await = None;
+            }
+            if !is_other || std::mem::replace(&mut is_checked_again, true) {
+                return Err(failure);
+            }
         }
-        let done = self.query_any(&self.sql(statement), parameters).await;
-        if done
-            .as_ref()
-            .is_err_and(|failure| failure.meaning() == Meaning::NoSchema)
-        {
-            // Somebody deleted it; the next call creates it again.
-            *self.schema.lock().await = None;
-        }
-        done
     }
 
     /// As [`Client::query`], of tables of other programs, without need of our own.
     pub async fn query_any(&self, statement: &str, parameters: &Parameters<'_>) -> Result<Vec<Row>, Failure> {
+        self.repeat(statement, parameters, None).await
+    }
+
+    /// Executes a statement, with the one that reads the `version` of the schema where it is about our tables.
+    async fn repeat(
+        &self,
+        statement: &str,
+        parameters: &Parameters<'_>,
+        version: Option<&str>,
+    ) -> Result<Vec<Row>, Failure> {
         let mut is_reconnected = false;
         let mut attempt = 1;
         loop {
-            let failure = match self.attempt(statement, parameters).await {
+            let failure = match self.attempt(statement, parameters, version).await {
                 Ok(rows) => return Ok(rows),
                 Err(failure) => failure,
             };
@@ -142,11 +164,16 @@ impl Client {
         }
     }
 
-    async fn attempt(&self, statement: &str, parameters: &Parameters<'_>) -> Result<Vec<Row>, Failure> {
+    async fn attempt(
+        &self,
+        statement: &str,
+        parameters: &Parameters<'_>,
+        version: Option<&str>,
+    ) -> Result<Vec<Row>, Failure> {
         let connection = self.lease().await?;
         let answer = timeout(
             self.target.patience,
-            self.execute(&connection, statement, parameters),
+            self.execute(&connection, statement, parameters, version),
         )
         .await;
         match answer {
@@ -171,18 +198,49 @@ impl Client {
         connection: &tokio_postgres::Client,
         statement: &str,
         parameters: &Parameters<'_>,
+        version: Option<&str>,
     ) -> Result<Vec<Row>, Failure> {
         if !self.is_pooled() {
-            return Ok(connection.query_typed(statement, parameters).await?);
+            return self
+                .execute_checked(connection, statement, parameters, version)
+                .await;
         }
         let begin = format!(
             "BEGIN; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}",
             self.statement_timeout_ms()
         );
         connection.batch_execute(&begin).await?;
-        let rows = connection.query_typed(statement, parameters).await?;
+        let rows = self
+            .execute_checked(connection, statement, parameters, version)
+            .await?;
         connection.batch_execute("COMMIT").await?;
         Ok(rows)
+    }
+
+    /// Executes both statements without waiting in between, so that the second one does not cost a round trip.
+    async fn execute_checked(
+        &self,
+        connection: &tokio_postgres::Client,
+        statement: &str,
+        parameters: &Parameters<'_>,
+        version: Option<&str>,
+    ) -> Result<Vec<Row>, Failure> {
+        let rows = connection.query_typed(statement, parameters);
+        let Some(version) = version else {
+            return Ok(rows.await?);
+        };
+        let (rows, found) = join(rows, connection.query_typed(version, &[])).await;
+        let (rows, found) = (rows?, found?);
+        let text: Option<&str> = found.first().and_then(|row| row.try_get(0).ok());
+        let found: Option<i64> = text.and_then(|text| text.parse().ok());
+        let is_usable = match self.target.access {
+            PostgresAccess::Write => found == Some(schema::newest()),
+            PostgresAccess::Read => found.is_some_and(|found| found <= schema::newest()),
+        };
+        match is_usable {
+            true => Ok(rows),
+            false => Err(Failure::OtherSchema),
+        }
     }
 
     /// Makes sure that the schema can be used.

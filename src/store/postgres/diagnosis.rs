@@ -58,9 +58,7 @@ impl PostgresStore {
     }
 
     async fn schema_version(&self) -> Result<Option<i64>, StoreError> {
-        let select = self
-            .client
-            .sql("SELECT value FROM {s}.meta WHERE key = 'schema_version'");
+        let select = self.client.sql(schema::SELECT_VERSION);
         let found = self
             .client
             .query_any(&select, &[])

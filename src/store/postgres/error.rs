@@ -222,9 +222,9 @@ fn passing_hint(target: &PostgresTarget, code: Option<&str>, reason: &str) -> St
             );
         }
         Some("57P03") => "wait until the server has started; its log shows how far it is",
-        Some("57014") => "look for what keeps the server busy: SELECT * FROM pg_stat_activity",
+        Some("57014") => "find what keeps the server busy: SELECT * FROM pg_stat_activity",
         Some("40001" | "40P01" | "55P03") => {
-            "look for transactions that stay open: SELECT * FROM pg_stat_activity WHERE state <> 'idle'"
+            "find transactions that stay open: SELECT * FROM pg_stat_activity WHERE state <> 'idle'"
         }
         Some("57P01" | "57P02") => "start the server again; what waits is written then",
         Some(code) if code.starts_with("58") || code.starts_with("XX") => {

@@ -46,7 +46,7 @@ pub async fn append(client: &Client, source: &str, entries: &[HistoryEntry]) -> 
                  SELECT u.source, u.id, u.at, u.recorded_at, u.entry::jsonb
                  FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[])
                      AS u(source, id, at, recorded_at, entry)
-                 ORDER BY u.source, u.id ON CONFLICT DO NOTHING",
+                 WHERE {fits} ORDER BY u.source, u.id ON CONFLICT DO NOTHING",
                 &[
                     (&columns.sources, Type::TEXT_ARRAY),
                     (&columns.ids, Type::TEXT_ARRAY),
@@ -101,7 +101,7 @@ pub async fn sweep(client: &Client, source: &str) -> Result<(), Failure> {
     loop {
         let deleted = client
             .query(
-                "DELETE FROM {s}.history WHERE source = $1 AND id IN (
+                "DELETE FROM {s}.history WHERE {fits} AND source = $1 AND id IN (
                      (SELECT id FROM {s}.history WHERE source = $1
                       ORDER BY at DESC, recorded_at DESC, id DESC OFFSET $2 LIMIT $4)
                      UNION
@@ -127,7 +127,7 @@ pub async fn drop_after(client: &Client, source: &str, until: Timestamp) -> Resu
     let until = until.as_millis();
     client
         .query(
-            "DELETE FROM {s}.history WHERE source = $1 AND at > $2",
+            "DELETE FROM {s}.history WHERE {fits} AND source = $1 AND at > $2",
             &[(&source, Type::TEXT), (&until, Type::INT8)],
         )
         .await?;

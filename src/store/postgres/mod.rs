@@ -23,7 +23,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use tokio_postgres::Row;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 
 pub use self::address::{PostgresAddress, TlsMode};
 pub(crate) use self::client::Client;
@@ -37,7 +37,7 @@ use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 use crate::store::retention::Retention;
 use crate::store::{
-    HistoryEntry, SourceStore, StoreError, Stored, Version, Versioned, Write, stored as documents,
+    HistoryEntry, SourceStore, StoreError, Stored, Unusable, Version, Versioned, Write, stored as documents,
 };
 
 /// Documents that are read in one statement.
@@ -187,6 +187,58 @@ impl SourceStore for PostgresStore {
         Ok(all)
     }
 
+    async fn unusable(&self) -> Result<Vec<(String, Unusable)>, StoreError> {
+        let select = format!("{SELECT} WHERE id > $1 ORDER BY id LIMIT $2");
+        let limit = i64::try_from(READ_AT_ONCE).unwrap_or(i64::MAX);
+        let (mut last, mut unusable) = (String::new(), Vec::new());
+        loop {
+            let parameters: &[(&(dyn ToSql + Sync), Type)] = &[(&last, Type::TEXT), (&limit, Type::INT8)];
+            let rows = self
+                .client
+                .query(&select, parameters)
+                .await
+                .map_err(self.explain())?;
+            for row in &rows {
+                let (_, stored) = parse(row).map_err(self.explain())?;
+                last.clone_from(&stored.document_id);
+                unusable.extend(stored.into_unusable());
+            }
+            if rows.len() < READ_AT_ONCE {
+                return Ok(unusable);
+            }
+        }
+    }
+
+    async fn raw(&self, document_id: &str) -> Result<Option<Versioned<String>>, StoreError> {
+        let select = format!("{SELECT} WHERE id = $1");
+        let rows = self.client.query(&select, &[(&document_id, Type::TEXT)]).await;
+        let rows = rows.map_err(self.explain())?;
+        let found = |row: &Row| -> Result<_, Failure> {
+            let version: i64 = row.try_get(1)?;
+            Ok(Versioned {
+                value: row.try_get(2)?,
+                version: Version(version.to_string()),
+            })
+        };
+        rows.first().map(found).transpose().map_err(self.explain())
+    }
+
+    async fn remove(&self, document_id: &str, version: &Version) -> Result<(), StoreError> {
+        let conflict = || StoreError::Conflict {
+            document_id: document_id.to_owned(),
+        };
+        let version: i64 = version.0.parse().map_err(|_| conflict())?;
+        let gone = self
+            .client
+            .query(
+                "DELETE FROM {s}.documents WHERE id = $1 AND version = $2 AND {fits} RETURNING 1",
+                &[(&document_id, Type::TEXT), (&version, Type::INT8)],
+            )
+            .await
+            .map_err(self.explain())?;
+        gone.first().map(drop).ok_or_else(conflict)
+    }
+
     async fn save(&self, writes: &[Write]) -> Vec<Result<Version, StoreError>> {
         let results = save::save(&self.client, writes).await;
         if let Some(table) = &self.platform_table {
@@ -205,8 +257,8 @@ impl SourceStore for PostgresStore {
         let gone = self
             .client
             .query(
-                "WITH document AS (DELETE FROM {s}.documents WHERE id = $1 RETURNING 1),
-                      entries AS (DELETE FROM {s}.history WHERE source = $1 RETURNING 1)
+                "WITH document AS (DELETE FROM {s}.documents WHERE id = $1 AND {fits} RETURNING 1),
+                      entries AS (DELETE FROM {s}.history WHERE source = $1 AND {fits} RETURNING 1)
                  SELECT 1 FROM document UNION ALL SELECT 1 FROM entries",
                 &[(&document_id, Type::TEXT)],
             )
@@ -250,12 +302,13 @@ impl SourceStore for PostgresStore {
     async fn check(&self) -> Result<(), StoreError> {
         // Two concurrent checks must not interfere.
         let id = uuid::Uuid::new_v4().simple().to_string();
-        let id: (&(dyn tokio_postgres::types::ToSql + Sync), Type) = (&id, Type::TEXT);
+        let id: (&(dyn ToSql + Sync), Type) = (&id, Type::TEXT);
         let id = std::slice::from_ref(&id);
         let query = async |statement| self.client.query(statement, id).await.map_err(self.explain());
-        query("INSERT INTO {s}.probe VALUES ($1, 'bitbrat was here') ON CONFLICT DO NOTHING").await?;
+        query("INSERT INTO {s}.probe SELECT $1, 'bitbrat was here' WHERE {fits} ON CONFLICT DO NOTHING")
+            .await?;
         let read = query("SELECT note FROM {s}.probe WHERE id = $1").await?;
-        query("DELETE FROM {s}.probe WHERE id = $1").await?;
+        query("DELETE FROM {s}.probe WHERE id = $1 AND {fits}").await?;
         match read.is_empty() {
             false => Ok(()),
             true => Err(error::unavailable(

@@ -22,7 +22,7 @@ const INTERVAL: Duration = Duration::from_mins(1);
 const COPY: &str = "
     WITH ours AS (
         SELECT d.id, d.data - ARRAY['evidence', 'counters', 'schemaVersion'] AS data FROM {s}.documents d
-        WHERE ($1 IS NULL OR d.id = ANY($1)) AND d.data ? 'evidence' AND length(d.id) <= 255
+        WHERE ($1 IS NULL OR d.id = ANY($1)) AND d.data ? 'evidence' AND length(d.id) <= 255 AND {fits}
     )
     INSERT INTO {p} AS theirs (id, data, updated_at) SELECT id, data, now() FROM ours ORDER BY id
     ON CONFLICT (id) DO UPDATE SET data = (theirs.data - $2) || excluded.data, updated_at = now()

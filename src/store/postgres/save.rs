@@ -23,7 +23,7 @@ const BATCH_BYTES: usize = 8_000_000;
 /// a source that was deleted stays deleted.
 const SAVE: &str = "
     WITH input AS (
-        SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[]) AS u(id, doc, base)
+        SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[]) AS u(id, doc, base) WHERE {fits}
     ), locked AS MATERIALIZED (
         SELECT d.id FROM {s}.documents d JOIN input u ON d.id = u.id AND d.version = u.base ORDER BY d.id FOR UPDATE OF d
     ), updated AS (

@@ -9,8 +9,8 @@ use crate::store::StoreError;
 
 /// Each step migrates from the schema version of its index to the next, in the schema of the documents.
 ///
-/// Several versions of this program may use one database for a while: a step must leave a schema that the version before can
-/// write to.
+/// Processes of an older version stop at their next statement and continue when the schema fits them again, so a step must leave a
+/// schema to which one of their statements that is being executed can still write.
 const MIGRATIONS: &[&str] = &["
     CREATE SEQUENCE versions;
     CREATE TABLE documents (
@@ -81,6 +81,17 @@ pub fn newest() -> i64 {
     i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
 }
 
+/// The statement that reads the schema version; `{s}` is the schema.
+pub const SELECT_VERSION: &str = "SELECT value FROM {s}.meta WHERE key = 'schema_version'";
+
+/// Returns the condition that the schema is the one of this program, for statements that write; `{s}` is the schema.
+pub fn fits() -> String {
+    format!(
+        "EXISTS (SELECT FROM {{s}}.meta WHERE key = 'schema_version' AND value = '{}')",
+        newest()
+    )
+}
+
 /// Checks the schema without changing anything. `None` if there is none. One whose version is unknown is refused: it may contain
 /// documents that this program cannot read.
 pub async fn version(client: &Client, target: &PostgresTarget) -> Result<Option<i64>, Failure> {
@@ -88,7 +99,7 @@ pub async fn version(client: &Client, target: &PostgresTarget) -> Result<Option<
     if !has_table(client, schema, "meta").await? {
         return Ok(None);
     }
-    let select = format!("SELECT value FROM \"{schema}\".meta WHERE key = 'schema_version'");
+    let select = SELECT_VERSION.replace("{s}", &format!("\"{schema}\""));
     let found = client.query_typed(&select, &[]).await?;
     let text: Option<&str> = found.first().and_then(|row| row.try_get(0).ok());
     match text {

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::types::Type;
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::store::StoreError;
 use crate::store::sqlite::error;
@@ -135,6 +136,32 @@ impl Opened {
     }
 }
 
+/// Another process has migrated the file to a schema that this program does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("its schema version is {0}")]
+pub struct NewerSchema(pub i64);
+
+/// Begins a transaction that writes. It fails before anything is written if another process has migrated the file to a newer schema
+/// since it was opened. That is checked within the transaction, because a migration holds the lock that this function waits for.
+pub fn begin(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    reject_newer(&transaction)?;
+    Ok(transaction)
+}
+
+/// Fails if the file has a newer schema than this program: what is read from it could mean something else.
+pub fn reject_newer(connection: &Connection) -> rusqlite::Result<()> {
+    let found = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    match found {
+        found if found > SCHEMA => Err(rusqlite::Error::FromSqlConversionFailure(
+            0,
+            Type::Integer,
+            Box::new(NewerSchema(found)),
+        )),
+        _ => Ok(()),
+    }
+}
+
 fn file_id(path: &Path) -> Option<(u64, u64)> {
     crate::os::file_id(&path.metadata().ok()?)
 }
@@ -236,13 +263,7 @@ fn schema(connection: &Connection, path: &Path) -> Result<i64, StoreError> {
     if maker != APPLICATION_ID && (maker != 0 || tables > 0) {
         return Err(error::another_programs(path));
     }
-    if found > SCHEMA {
-        return Err(StoreError::NewerSchema {
-            location: format!("sqlite:{}", path.display()),
-            found,
-            known: SCHEMA,
-        });
-    }
+    reject_newer(connection).map_err(explain)?;
     Ok(found)
 }
 

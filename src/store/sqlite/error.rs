@@ -4,11 +4,21 @@ use std::path::Path;
 
 use rusqlite::ErrorCode;
 
+use super::database::{NewerSchema, SCHEMA};
 use crate::descriptors;
 use crate::store::StoreError;
 
 /// Converts an error of SQLite for the file at `path`.
 pub fn explain(path: &Path, error: &rusqlite::Error) -> StoreError {
+    if let rusqlite::Error::FromSqlConversionFailure(_, _, cause) = error
+        && let Some(NewerSchema(found)) = cause.downcast_ref()
+    {
+        return StoreError::NewerSchema {
+            location: location(path),
+            found: *found,
+            known: SCHEMA,
+        };
+    }
     let shown = path.display();
     let directory = path.parent().unwrap_or(path).display();
     let refused = |reason: String, hint: String| StoreError::Refused {

@@ -26,7 +26,9 @@ use crate::core::summary::SourceSummary;
 use crate::core::time::Timestamp;
 use crate::store::retention::Retention;
 use crate::store::sqlite::database::{Access, Opened};
-use crate::store::{HistoryEntry, SourceStore, StoreError, Stored, Version, Versioned, Write, stored};
+use crate::store::{
+    HistoryEntry, SourceStore, StoreError, Stored, Unusable, Version, Versioned, Write, stored,
+};
 
 /// Settings of a SQLite store. The defaults suit everything but tests.
 #[derive(Debug, Clone, Copy)]
@@ -164,6 +166,7 @@ impl Shared {
         let connection = &mut opened.connection;
         connection
             .busy_timeout(patience)
+            .and_then(|()| database::reject_newer(connection))
             .and_then(|()| work(connection))
             .map(Some)
             .map_err(|error| error::explain(&self.path, &error))
@@ -209,6 +212,34 @@ impl SourceStore for SqliteStore {
 
     async fn load_all(&self) -> Result<Vec<Stored>, StoreError> {
         self.read(rows::load_all).await
+    }
+
+    async fn unusable(&self) -> Result<Vec<(String, Unusable)>, StoreError> {
+        self.read(rows::unusable).await
+    }
+
+    async fn raw(&self, document_id: &str) -> Result<Option<Versioned<String>>, StoreError> {
+        let document_id = document_id.to_owned();
+        let found = self
+            .read(move |connection| rows::raw(connection, &document_id))
+            .await?;
+        Ok(found.map(|(value, version)| Versioned {
+            value,
+            version: Version(version.to_string()),
+        }))
+    }
+
+    async fn remove(&self, document_id: &str, version: &Version) -> Result<(), StoreError> {
+        let (id, version) = (document_id.to_owned(), version.0.parse().unwrap_or(0));
+        let is_removed = self
+            .call(move |connection| rows::remove(connection, &id, version))
+            .await?;
+        match is_removed {
+            true => Ok(()),
+            false => Err(StoreError::Conflict {
+                document_id: document_id.to_owned(),
+            }),
+        }
     }
 
     async fn summaries(&self) -> Result<Vec<Stored<Arc<SourceSummary>>>, StoreError> {

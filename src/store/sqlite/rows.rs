@@ -1,18 +1,19 @@
 //! SQL statements. Blocking, and independent of files, threads and messages for people.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use crate::core::evidence::Knowledge;
 use crate::core::summary::SourceSummary;
 use crate::store::retention::Retention;
 use crate::store::sqlite::confirmations::{self, Confirmed, group_of};
-use crate::store::sqlite::database::WITH_CONFIRMATIONS;
+use crate::store::sqlite::database::{self, WITH_CONFIRMATIONS};
 use crate::store::sqlite::stored;
-use crate::store::{HistoryEntry, StoreError, Stored, Version, Write, stored as documents};
+use crate::store::{HistoryEntry, StoreError, Stored, Unusable, Version, Write, stored as documents};
 
 /// A stored document.
 pub struct Row {
@@ -102,11 +103,51 @@ fn load_with(
             Ok(Row {
                 document_id: document_id.to_owned(),
                 version,
-                text: row.get(1)?,
+                text: text_of(row, 1)?.into_owned(),
                 confirmed: confirmed.take(document_id, version).collect(),
             })
         })
         .optional()
+}
+
+/// Returns a column as text. What another program has damaged must not hide the other rows.
+fn text_of<'a>(row: &'a rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Cow<'a, str>> {
+    Ok(String::from_utf8_lossy(row.get_ref(column)?.as_bytes()?))
+}
+
+/// Returns the documents that cannot be used. Our own writes add a summary to a document, and a change by another program removes
+/// it, so only documents without one are read.
+pub fn unusable(connection: &mut Connection) -> rusqlite::Result<Vec<(String, Unusable)>> {
+    let ids: Vec<String> = connection
+        .prepare_cached("SELECT id FROM sources WHERE summary IS NULL ORDER BY id")?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut unusable = Vec::new();
+    load_some(connection, &ids, |_, row| {
+        unusable.extend(row.and_then(|row| row.read().into_unusable()));
+    })?;
+    Ok(unusable)
+}
+
+/// Returns the text of a document, usable or not, and its version.
+pub fn raw(connection: &mut Connection, document_id: &str) -> rusqlite::Result<Option<(String, i64)>> {
+    connection
+        .prepare_cached("SELECT document, version FROM sources WHERE id = ?1")?
+        .query_row([document_id], |row| {
+            Ok((text_of(row, 0)?.into_owned(), row.get(1)?))
+        })
+        .optional()
+}
+
+/// Deletes a document, and not its history, if it still has this version. Returns whether it had.
+pub fn remove(connection: &mut Connection, document_id: &str, version: i64) -> rusqlite::Result<bool> {
+    let transaction = database::begin(connection)?;
+    let gone = transaction.execute(
+        "DELETE FROM sources WHERE id = ?1 AND version = ?2",
+        params![document_id, version],
+    )?;
+    transaction.commit()?;
+    Ok(gone > 0)
 }
 
 pub fn load_all(connection: &mut Connection) -> rusqlite::Result<Vec<Stored>> {
@@ -119,10 +160,7 @@ pub fn load_all(connection: &mut Connection) -> rusqlite::Result<Vec<Stored>> {
         let (document_id, version): (String, i64) = (row.get(0)?, row.get(1)?);
         let newer = confirmed.take(&document_id, version);
         // Borrowing the text saves a copy of every document.
-        all.push(merged(
-            stored(document_id, version, row.get_ref(2)?.as_str()?),
-            newer,
-        ));
+        all.push(merged(stored(document_id, version, &text_of(row, 2)?), newer));
     }
     all.sort_unstable_by(|a, b| a.document_id.cmp(&b.document_id));
     Ok(all)
@@ -182,7 +220,7 @@ pub fn save(
     let has_history = batch.iter().any(|upsert| !upsert.history.is_empty());
     let mode = if has_history { "FULL" } else { "NORMAL" };
     connection.pragma_update(None, "synchronous", mode)?;
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let transaction = database::begin(connection)?;
     let mut results = Vec::with_capacity(batch.len());
     for (upsert, version) in batch.iter().zip(new_versions(&transaction, batch.len())?) {
         let is_written = upsert_one(&transaction, upsert, version, Some(retention))?;
@@ -249,7 +287,7 @@ pub fn append(
     entries: &[HistoryEntry],
     retention: Retention,
 ) -> rusqlite::Result<()> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let transaction = database::begin(connection)?;
     insert_history(&transaction, source, entries)?;
     if !entries.is_empty() {
         limit_history(&transaction, source, retention)?;
@@ -297,11 +335,12 @@ pub fn drop_history_after(
     source: &str,
     until: crate::core::time::Timestamp,
 ) -> rusqlite::Result<()> {
-    connection.execute(
+    let transaction = database::begin(connection)?;
+    transaction.execute(
         "DELETE FROM history WHERE source = ?1 AND at > ?2",
         params![source, until.as_millis()],
     )?;
-    Ok(())
+    transaction.commit()
 }
 
 pub fn history(
@@ -328,7 +367,7 @@ pub fn history(
 }
 
 pub fn delete(connection: &mut Connection, document_id: &str) -> rusqlite::Result<bool> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let transaction = database::begin(connection)?;
     let gone = transaction.execute("DELETE FROM sources WHERE id = ?1", [document_id])?
         + transaction.execute("DELETE FROM history WHERE source = ?1", [document_id])?;
     transaction.commit()?;
@@ -337,7 +376,7 @@ pub fn delete(connection: &mut Connection, document_id: &str) -> rusqlite::Resul
 
 /// Writes, reads and deletes a separate row.
 pub fn check(connection: &mut Connection) -> rusqlite::Result<()> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let transaction = database::begin(connection)?;
     transaction.execute("INSERT OR REPLACE INTO probe VALUES (1, 'bitbrat was here')", [])?;
     transaction.commit()?;
     connection.query_row("SELECT note FROM probe WHERE id = 1", [], |_| Ok(()))?;

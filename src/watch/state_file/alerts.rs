@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 use super::{NewEvent, StateFile, StateFileError};
 use crate::alerts::cause::Conditions;
@@ -13,7 +13,7 @@ use crate::core::document::SourceDocument;
 use crate::core::event::Event;
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
-use crate::store::sqlite::rows;
+use crate::store::sqlite::{database, rows};
 use crate::watch::queue::Class;
 
 /// How many events wait for the rules at most. Only while no daemon runs do they wait at all; then the oldest give way, and the
@@ -145,7 +145,7 @@ impl StateFile {
         let connection = &mut inner.opened.connection;
         let (seen, inputs) = self.explained(inputs(connection, limit))?;
         self.explained((|| {
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let transaction = database::begin(connection)?;
             transaction.execute("DELETE FROM alert_mutes WHERE until <= ?1", [now.as_millis()])?;
             let before = load(&transaction)?;
             let mut state = before.clone();
@@ -290,7 +290,7 @@ impl StateFile {
         self.explained(inner.set_durable(true))?;
         let connection = &mut inner.opened.connection;
         self.explained((|| {
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let transaction = database::begin(connection)?;
             write(&transaction)?;
             transaction.commit()
         })())

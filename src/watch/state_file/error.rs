@@ -17,8 +17,8 @@ pub struct StateFileError {
 }
 
 impl StateFileError {
-    /// Whether the error may be resolved without changing the file: the disk is full, or the system does not allow reading or
-    /// writing it now. Otherwise the file is damaged, or was not created by bitbrat.
+    /// Whether the error may be resolved without repairing the file: the disk is full, the system does not allow reading or writing
+    /// it now, or a newer bitbrat has migrated it. Otherwise the file is damaged, or was not created by bitbrat.
     pub fn is_transient(&self) -> bool {
         self.is_transient
     }
@@ -32,7 +32,7 @@ impl StateFileError {
 impl From<StoreError> for StateFileError {
     fn from(reason: StoreError) -> Self {
         Self {
-            is_transient: reason.is_transient(),
+            is_transient: reason.is_transient() || is_newer(&reason),
             reason,
         }
     }
@@ -60,8 +60,13 @@ pub(super) fn explain(path: &Path, error: &rusqlite::Error) -> StateFileError {
                 | ErrorCode::OutOfMemory
         )
     );
+    let reason = explain_store(path, error);
     StateFileError {
-        reason: explain_store(path, error),
-        is_transient,
+        is_transient: is_transient || is_newer(&reason),
+        reason,
     }
+}
+
+fn is_newer(reason: &StoreError) -> bool {
+    matches!(reason, StoreError::NewerSchema { .. })
 }

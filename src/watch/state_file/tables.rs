@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use rusqlite::{Transaction, TransactionBehavior, params};
+use rusqlite::{Transaction, params};
 
 use super::alerts;
 use super::error::{StateFileError, explain};
@@ -86,10 +86,7 @@ impl Inner {
 
     pub(super) fn adopt(&mut self, instance: &str, now: Timestamp) -> rusqlite::Result<()> {
         let alive_since = now.plus_millis(-ALIVE_MS).as_millis();
-        let transaction = self
-            .opened
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let transaction = database::begin(&mut self.opened.connection)?;
         transaction.execute(
             "INSERT INTO writers VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at",
             params![instance, now.as_millis()],
@@ -140,10 +137,7 @@ impl Inner {
             rejected: prepared.rejected,
             ..Committed::default()
         };
-        let transaction = self
-            .opened
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let transaction = database::begin(&mut self.opened.connection)?;
         let versions = rows::new_versions(&transaction, prepared.upserts.len())?;
         for (upsert, version) in prepared.upserts.into_iter().zip(versions) {
             let source = upsert.summary.key.clone();

@@ -96,6 +96,7 @@ metrics! {
     STORE_FAILURES = Counter "bitbrat_store_failures_total" [] "Reads and writes that failed.";
     STORE_WAITING = Gauge "bitbrat_store_waiting_sources" [] "Sources with a transition that is not stored yet.";
     STORE_EXPECTED = Gauge "bitbrat_store_expected_writes_per_second" [] "Writes that doctor predicts for the configured sources, on average of a day; absent with SQLite.";
+    STORE_UNUSABLE = Gauge "bitbrat_store_unusable_documents" [] "Stored documents that cannot be used, counted at the start and once an hour; `doctor store` lists them. Absent with Firestore.";
     BUS_MESSAGES = Counter "bitbrat_bus_messages_total" ["outcome"] "Messages read from the bus, by what became of them.";
     BUS_FOREIGN = Counter "bitbrat_bus_foreign_messages_total" [] "Stored messages that other programs sent.";
     BUS_REDELIVERED = Counter "bitbrat_bus_redelivered_messages_total" [] "Messages that the bus delivered more than once.";

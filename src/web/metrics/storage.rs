@@ -17,6 +17,9 @@ pub(super) fn collect(exposition: &mut Exposition, stored: &Stored) {
     exposition.set(&catalog::STORE_CONFLICTS, &[], stats.conflicts);
     exposition.set(&catalog::STORE_FAILURES, &[], stats.failures);
     exposition.set(&catalog::STORE_WAITING, &[], stats.urgent);
+    if let Some(unusable) = stored.unusable {
+        exposition.set(&catalog::STORE_UNUSABLE, &[], unusable);
+    }
     if let Some(expected) = stored.expected_per_day {
         #[expect(clippy::cast_precision_loss, reason = "a rate need not be exact")]
         let expected = expected as f64 / DAY.as_secs_f64();

@@ -27,6 +27,9 @@ macro_rules! contract {
             one_broken_document_hides_no_other
             summaries_tell_what_the_documents_tell
             what_cannot_be_used_is_never_overwritten
+            unusable_documents_are_listed_alone
+            removed_document_keeps_its_history
+            changed_document_is_not_removed
             deleting_takes_the_history_along
             anything_can_be_deleted_by_its_raw_id
             history_is_newest_first_and_limited

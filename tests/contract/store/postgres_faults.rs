@@ -405,6 +405,57 @@ async fn schema_of_a_newer_version_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn schema_that_becomes_newer_stops_every_write_until_it_fits() {
+    let world = PostgresWorld::with(Retention::default()).await;
+    let store = world.open().await;
+    let persister = Persister::new(
+        world.open().await,
+        Arc::new(SystemClock),
+        WritePolicy::every(Duration::from_millis(100)),
+        Chance::seeded(1),
+    );
+    let written = persister.observe(&[push(1, true)]).await;
+    assert_eq!(written.count(ApplyOutcome::Written), 1);
+    let before = world.raw("kick:5").await.unwrap();
+    let set = async |value: &str| {
+        let update = "UPDATE {}.meta SET value = $1 WHERE key = 'schema_version' RETURNING key";
+        let update = update.replace("{}", &world.target.schema);
+        execute(&postgres_url(), &update, &[value]).await;
+    };
+    let select = "SELECT value FROM {}.meta WHERE key = 'schema_version'".replace("{}", &world.target.schema);
+    let known = execute(&postgres_url(), &select, &[]).await.unwrap();
+
+    set("99").await;
+    let waiting = persister.observe(&[push(2, false)]).await;
+    assert_eq!(waiting.count(ApplyOutcome::Waiting), 1, "{:?}", waiting.failures);
+    let stored = Write::new(SourceDocument::new(key("kick:6")), None);
+    let refusals = [
+        store.save(&[stored]).await.remove(0).unwrap_err(),
+        store.delete("kick:5").await.unwrap_err(),
+        store
+            .drop_history_after(&key("kick:5"), Timestamp::EPOCH)
+            .await
+            .unwrap_err(),
+        store.load(&key("kick:5")).await.unwrap_err(),
+        store.check().await.unwrap_err(),
+    ];
+    for refused in refusals {
+        assert!(
+            matches!(refused, StoreError::NewerSchema { found: 99, .. }),
+            "{refused}"
+        );
+    }
+    assert_eq!(world.raw("kick:5").await.unwrap(), before);
+    assert_eq!(world.raw("kick:6").await, None);
+
+    set(&known).await;
+    settle(&persister).await;
+    let after = store.load(&key("kick:5")).await.unwrap().unwrap();
+    assert_eq!(after.value.record().stream_status.to_string(), "OFFLINE");
+    assert_eq!(store.history(&key("kick:5"), 10).await.unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn schema_without_its_version_is_refused_and_never_shown_as_empty() {
     let world = PostgresWorld::with(Retention::default()).await;
     for change in ["UPDATE {}.meta SET value = 'banana'", "DELETE FROM {}.meta"] {

@@ -123,6 +123,50 @@ async fn a_newer_schema_is_refused_with_both_versions() {
     }
 }
 
+#[tokio::test]
+async fn schema_that_becomes_newer_stops_writes_until_it_fits() {
+    let place = place();
+    let writer = place.writer().await;
+    let reader = SqliteStore::open_read_only(&place.path, quick()).await.unwrap();
+    assert!(writer.save(&[write("kick:5")]).await[0].is_ok());
+    let file = place.file();
+    let known: i64 = file
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .unwrap();
+    file.pragma_update(None, "user_version", 99).unwrap();
+    let refusals = [
+        writer.save(&[write("kick:6")]).await.remove(0).unwrap_err(),
+        writer.delete("kick:5").await.unwrap_err(),
+        writer.load_all().await.unwrap_err(),
+        reader.load_all().await.unwrap_err(),
+    ];
+    for refused in refusals {
+        assert!(
+            matches!(refused, StoreError::NewerSchema { found: 99, .. }),
+            "{refused}"
+        );
+    }
+    let rows: i64 = file
+        .query_row("SELECT count(*) FROM sources", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(rows, 1);
+    file.pragma_update(None, "user_version", known).unwrap();
+    assert!(writer.save(&[write("kick:6")]).await[0].is_ok());
+    assert_eq!(reader.load_all().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn damaged_bytes_of_one_document_hide_no_other() {
+    let place = place();
+    let store = place.writer().await;
+    assert!(store.save(&[write("kick:5")]).await[0].is_ok());
+    let damage = "INSERT INTO sources VALUES ('kick:6', 9, CAST(x'7bff' AS TEXT), NULL)";
+    place.file().execute(damage, []).unwrap();
+    let all = store.load_all().await.unwrap();
+    assert!(all[0].document.is_ok() && all[1].document.is_err());
+    assert_eq!(store.unusable().await.unwrap().len(), 1);
+}
+
 /// The schema of the first version.
 const FIRST_SCHEMA: &str = "
     CREATE TABLE sources (id TEXT PRIMARY KEY, version INTEGER NOT NULL, document TEXT NOT NULL) STRICT;

@@ -347,6 +347,47 @@ pub async fn what_cannot_be_used_is_never_overwritten<W: World>() {
     assert_eq!(world.raw("kick:6").await.unwrap(), newer);
 }
 
+pub async fn unusable_documents_are_listed_alone<W: World>() {
+    let (world, store) = fresh::<W>().await;
+    save(&*store, document("kick:5", 1), None).await.unwrap();
+    assert!(store.unusable().await.unwrap().is_empty());
+    world.put_raw("kick:6", json!({ "evidence": "lost" })).await;
+    world.put_raw("twitch:lost", json!({})).await;
+    let unusable = store.unusable().await.unwrap();
+    let ids: Vec<&str> = unusable.iter().map(|(id, _)| id.as_str()).collect();
+    assert_eq!(ids, ["kick:6", "twitch:lost"]);
+    assert!(matches!(unusable[0].1, Unusable::Broken(_)));
+}
+
+pub async fn removed_document_keeps_its_history<W: World>() {
+    let (world, store) = fresh::<W>().await;
+    let damaged = json!({ "evidence": "lost" });
+    world.put_raw("kick:5", damaged.clone()).await;
+    store
+        .append_history(&key("kick:5"), &[entry("kick:5", 1)])
+        .await
+        .unwrap();
+    let found = store.raw("kick:5").await.unwrap().unwrap();
+    let text: serde_json::Value = serde_json::from_str(&found.value).unwrap();
+    assert_eq!(text, damaged);
+    store.remove("kick:5", &found.version).await.unwrap();
+    assert!(store.load(&key("kick:5")).await.unwrap().is_none());
+    assert_eq!(store.raw("kick:5").await.unwrap(), None);
+    assert_eq!(store.history(&key("kick:5"), 10).await.unwrap().len(), 1);
+    save(&*store, document("kick:5", 1), None).await.unwrap();
+}
+
+pub async fn changed_document_is_not_removed<W: World>() {
+    let (_world, store) = fresh::<W>().await;
+    let first = save(&*store, document("kick:5", 1), None).await.unwrap();
+    save(&*store, document("kick:5", 2), Some(first.clone()))
+        .await
+        .unwrap();
+    let refused = store.remove("kick:5", &first).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Conflict { .. }), "{refused}");
+    assert!(store.load(&key("kick:5")).await.unwrap().is_some());
+}
+
 pub async fn deleting_takes_the_history_along<W: World>() {
     let (_world, store) = fresh::<W>().await;
     let mut write = Write::new(document("kick:5", 1), None);

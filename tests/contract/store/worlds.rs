@@ -45,7 +45,7 @@ impl World for MemoryWorld {
     }
 
     async fn raw(&self, document_id: &str) -> Option<Value> {
-        self.0.raw(document_id)
+        self.0.get_raw(document_id)
     }
 }
 

@@ -6,6 +6,7 @@ use crate::app::{self, App, StoreAccess};
 use crate::cli::output::humane;
 use crate::cli::reports::doctor::{Check, Outcome};
 use crate::config::StoreTarget;
+use crate::core::document::BrokenDocument;
 use crate::core::freshness::age_ms;
 use crate::core::time::Timestamp;
 use crate::failure::Failure;
@@ -123,7 +124,8 @@ async fn documents(store: &dyn SourceStore, now: Timestamp) -> Vec<Check> {
         );
         checks.push(match reason {
             Unusable::NotASource | Unusable::Orphan { .. } => check.next("bitbrat sources prune"),
-            Unusable::Broken(_) => check,
+            Unusable::Broken(BrokenDocument::Newer(_)) => check,
+            Unusable::Broken(_) => check.next("bitbrat sources prune --damaged"),
         });
     }
     checks.extend(future);
