@@ -99,7 +99,7 @@ const MIGRATIONS: &[&str] = &[
         created_at INTEGER NOT NULL
     ) STRICT;
 ",
-    // What receivers and hooks have done last, and until when a receiver asked to be left alone.
+    // The last success and failure of receivers and hooks, and until when nothing is sent to a receiver.
     "
     CREATE TABLE alert_receivers (
         receiver TEXT PRIMARY KEY, succeeded_at INTEGER, failed_at INTEGER, failure TEXT, paused_until INTEGER
