@@ -12,6 +12,7 @@ use crate::core::transition::Transition;
 use crate::core::verdict::{AuthStatus, Status};
 use crate::view::cell::{Cell, Glyph, Tone};
 use crate::view::humane;
+use crate::view::past::{End, Session};
 
 /// Returns `age` as in `4m ago`.
 pub fn ago(age: u64) -> String {
@@ -31,6 +32,39 @@ pub fn moment(at: Timestamp) -> String {
     let text = at.to_string();
     let (date, time) = text.split_once('T').unwrap_or((&text, ""));
     format!("{date} {}Z", time.get(..8).unwrap_or_default())
+}
+
+/// Shows when a stream began.
+pub fn session_start(session: &Session) -> Cell {
+    session
+        .start
+        .map(moment)
+        .map_or_else(|| Cell::label("start unknown").tone(Tone::Dim), Cell::new)
+}
+
+/// Shows when a stream ended, as exactly as that is proven.
+pub fn session_end(session: &Session) -> Cell {
+    match session.end {
+        End::Live { .. } => Cell::label("live").glyph(Glyph::Live).tone(Tone::Live),
+        End::At(end) => Cell::new(moment(end)),
+        End::Between { proven, missing } => {
+            Cell::new(format!("between {} and {}", moment(proven), moment(missing)))
+        }
+        End::Unknown { proven } => Cell::new(format!("unknown, after {}", moment(proven))),
+    }
+}
+
+/// Shows how long a stream was, or how long at least.
+pub fn session_length(session: &Session) -> Cell {
+    let Some(start) = session.start else {
+        return Cell::none();
+    };
+    match session.end {
+        End::At(end) => Cell::new(humane::span(age_ms(start, end))),
+        End::Live { proven } | End::Between { proven, .. } | End::Unknown { proven } => {
+            Cell::new(format!("at least {}", humane::span(age_ms(start, proven))))
+        }
+    }
 }
 
 /// Marks a value that is too old to rely on.

@@ -14,7 +14,7 @@ use axum::http::HeaderMap;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures_util::stream::{Stream, StreamExt as _};
+use futures_util::stream::{self, Stream, StreamExt as _};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::time::Instant;
@@ -44,7 +44,7 @@ const ANNOUNCED: Duration = Duration::from_secs(10);
 /// Updates that a client may be behind.
 const BEHIND: usize = 64;
 /// After this a client connects again, so that a connection that is not read does not last forever.
-pub(super) const LIFE: Duration = Duration::from_secs(15 * 60);
+const LIFE: Duration = Duration::from_secs(15 * 60);
 /// A client that was sent nothing for this long is sent a sign of life, which its script sees.
 const BEAT: Duration = Duration::from_secs(15);
 
@@ -188,15 +188,35 @@ pub(super) fn last_event_id(headers: &HeaderMap) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// Answers with events, for as long as the place is held.
-pub(super) fn sse(
-    events: impl Stream<Item = Result<Event, Infallible>> + Send + 'static,
-    place: Place,
-) -> impl IntoResponse {
-    let events = events.map(move |event| {
-        let _held = &place;
-        event
+/// What a page is sent while it is open.
+pub(super) trait Updates: Send + 'static {
+    /// Waits for the next events, of which there may be none; `None` at the end.
+    fn next(&mut self) -> impl Future<Output = Option<Vec<Event>>> + Send;
+}
+
+/// Answers with the updates of a page. One of another process is loaded again first: its script and style may be other ones.
+pub(super) fn follow(site: &Site, headers: &HeaderMap, place: Place, updates: impl Updates) -> Response {
+    let reload = site.hub.is_foreign(headers).then(|| {
+        let event = Event::default().event("reload").data("{}");
+        event.id(site.hub.position(None))
     });
+    let updates = stream::unfold(updates, |mut updates| async move {
+        let events = updates.next().await?;
+        Some((stream::iter(events), updates))
+    });
+    sse(site, stream::iter(reload).chain(updates.flatten()), place)
+}
+
+/// Answers with events until the server stops or the client has to connect again. The place is held that long.
+pub(super) fn sse(site: &Site, events: impl Stream<Item = Event> + Send + 'static, place: Place) -> Response {
+    let stop = site.stop.clone();
+    let events = events
+        .take_until(tokio::time::sleep(LIFE))
+        .take_until(async move { stop.requested().await })
+        .map(move |event| {
+            let _held = &place;
+            Ok::<_, Infallible>(event)
+        });
     // A named event: a script does not see comments, and could not distinguish silence from a dead connection.
     let beat = Event::default().event("beat").data("{}");
     let events = Sse::new(events).keep_alive(KeepAlive::new().interval(BEAT).event(beat));

@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::cli::output::view::{Cell, Column, Glyph, Tone, View};
-use crate::cli::output::{Note, Report, humane};
+use crate::cli::output::view::{Cell, Column, Tone, View};
+use crate::cli::output::{Note, Report};
 use crate::core::freshness::age_ms;
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
@@ -91,28 +91,6 @@ impl SessionItem {
             length_at_least_ms: since_start(ended_after),
         }
     }
-
-    fn end_cell(&self) -> Cell {
-        match (self.state, self.end, self.ended_after, self.ended_before) {
-            (SessionState::Live, ..) => Cell::label("live").glyph(Glyph::Live).tone(Tone::Live),
-            (_, Some(end), ..) => Cell::new(cells::moment(end)),
-            (_, None, Some(after), Some(before)) => Cell::new(format!(
-                "between {} and {}",
-                cells::moment(after),
-                cells::moment(before)
-            )),
-            (_, None, Some(after), None) => Cell::new(format!("unknown, after {}", cells::moment(after))),
-            (_, None, None, _) => Cell::label("unknown"),
-        }
-    }
-
-    fn length_cell(&self) -> Cell {
-        match (self.length_ms, self.length_at_least_ms) {
-            (Some(length), _) => Cell::new(humane::span(length)),
-            (None, Some(least)) => Cell::new(format!("at least {}", humane::span(least))),
-            (None, None) => Cell::none(),
-        }
-    }
 }
 
 impl Report for SessionsReport {
@@ -159,14 +137,13 @@ impl Report for SessionsReport {
         if self.sessions.is_empty() {
             return View::default();
         }
-        let rows = self.items().into_iter().map(|item| {
-            let start = item.start.map(cells::moment);
+        let rows = self.sessions.iter().map(|(key, session)| {
             vec![
-                start.map_or_else(|| Cell::label("start unknown").tone(Tone::Dim), Cell::new),
-                item.end_cell(),
-                item.length_cell(),
-                Cell::new(item.key.as_str()),
-                Cell::maybe(item.stream_id.as_deref()),
+                cells::session_start(session),
+                cells::session_end(session),
+                cells::session_length(session),
+                Cell::new(key.to_string()),
+                Cell::maybe(session.stream_id.as_deref()),
             ]
         });
         let columns = vec![

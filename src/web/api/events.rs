@@ -7,8 +7,8 @@ use std::time::Duration;
 use axum::Extension;
 use axum::extract::State;
 use axum::http::HeaderMap;
+use axum::response::Response;
 use axum::response::sse::Event;
-use axum::response::{IntoResponse as _, Response};
 use futures_util::stream::{self, BoxStream, Stream, StreamExt as _};
 
 use super::Site;
@@ -17,7 +17,7 @@ use crate::bus::event_lines::{Wanted, lines};
 use crate::core::code::Code;
 use crate::watch::sent_events;
 use crate::web::connections::Peer;
-use crate::web::live::{LIFE, last_event_id, sse};
+use crate::web::live::{last_event_id, sse};
 use crate::web::pages::fingerprint;
 use crate::web::problem::Problem;
 
@@ -37,10 +37,7 @@ pub(super) async fn follow(
     };
     let place = site.hub.place(peer.map(|Extension(Peer(address))| address))?;
     let list = fingerprint(&site.instance);
-    let events = after(file, list, last_event_id(&headers)).take_until(tokio::time::sleep(LIFE));
-    let stop = site.stop.clone();
-    let events = events.take_until(async move { stop.requested().await });
-    Ok(sse(events.map(Ok::<_, Infallible>), place).into_response())
+    Ok(sse(&site, after(file, list, last_event_id(&headers)), place))
 }
 
 /// Reads the events after the position that the client has seen; without one, from now on. Positions begin with the name of the

@@ -1,16 +1,14 @@
 //! The start page: what needs attention, then every source.
 
 use std::collections::BTreeSet;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
+use axum::response::Response;
 use axum::response::sse::Event;
-use axum::response::{IntoResponse as _, Response};
-use futures_util::stream::{self, StreamExt as _};
 use maud::{Markup, html};
 use tokio::sync::broadcast::error::RecvError;
 
@@ -28,7 +26,7 @@ use crate::watch::viewers::Recent;
 use crate::web::api;
 use crate::web::connections::Peer;
 use crate::web::health;
-use crate::web::live::{Flush, LIFE, put, sse};
+use crate::web::live::{self, Flush, Updates, put};
 use crate::web::problem::Problem;
 
 /// Rows on a page.
@@ -205,7 +203,7 @@ pub(in crate::web) fn frame(site: &Site, sources: &Sources, root: &str) -> Marku
     let reasons = site.reasons();
     html! {
         p #totals .totals {
-            span { b { (humane::thousands(totals.sources)) } " sources" }
+            span { b { (humane::thousands(totals.sources)) } @if totals.sources == 1 { " source" } @else { " sources" } }
             span.live { b { (humane::thousands(totals.live)) } " live" }
             span { b { (humane::thousands(totals.connected)) } " connected" }
             @if totals.stale > 0 { span.warn { b { (humane::thousands(totals.stale)) } " stale" } }
@@ -424,30 +422,14 @@ pub(super) async fn live(
 ) -> Result<Response, Problem> {
     let place = site.hub.place(peer.map(|Extension(Peer(address))| address))?;
     let query = Query::parse(query.as_deref());
-    let start = Following {
+    let following = Following {
         updates: site.hub.follow(),
         query,
         keys: BTreeSet::new(),
-        next: if site.hub.is_foreign(&headers) {
-            Next::Reload
-        } else {
-            Next::State
-        },
+        is_current: false,
         site: site.clone(),
     };
-    let events = stream::unfold(start, |mut following| async move {
-        let events = following.next().await?;
-        Some((
-            stream::iter(events.into_iter().map(Ok::<_, Infallible>)),
-            following,
-        ))
-    });
-    let stop = site.stop.clone();
-    let events = events
-        .flatten()
-        .take_until(tokio::time::sleep(LIFE))
-        .take_until(async move { stop.requested().await });
-    Ok(sse(events, place).into_response())
+    Ok(live::follow(&site, &headers, place, following))
 }
 
 struct Following {
@@ -456,49 +438,40 @@ struct Following {
     query: Query,
     /// The sources on the page.
     keys: BTreeSet<SourceKey>,
-    next: Next,
+    /// Whether its whole state was sent, so that updates are enough.
+    is_current: bool,
 }
 
-/// What is sent next.
-enum Next {
-    /// The page is of another process: its script and style may be other ones.
-    Reload,
-    State,
-    Updates,
+impl Updates for Following {
+    async fn next(&mut self) -> Option<Vec<Event>> {
+        if !self.is_current {
+            return Some(self.state().await);
+        }
+        match self.updates.recv().await {
+            Ok(flush) => Some(self.events(&flush)),
+            Err(RecvError::Lagged(_)) => {
+                self.updates = self.updates.resubscribe();
+                self.is_current = false;
+                Some(Vec::new())
+            }
+            Err(RecvError::Closed) => None,
+        }
+    }
 }
 
 impl Following {
-    /// Returns the next events; `None` at the end.
-    async fn next(&mut self) -> Option<Vec<Event>> {
-        match self.next {
-            Next::Reload => {
-                self.next = Next::State;
-                let event = Event::default().event("reload").data("{}");
-                Some(vec![event.id(self.site.hub.position(None))])
-            }
-            Next::State => {
-                let Ok(sources) = api::known(&self.site, None).await else {
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                    return Some(Vec::new());
-                };
-                self.next = Next::Updates;
-                let selected = self.query.among(&sources.rows);
-                let rows = selected.into_iter().skip(self.query.page * ROWS).take(ROWS);
-                let mut html = frame(&self.site, &sources, "").into_string();
-                self.keys = rows.clone().map(|row| row.summary.key.clone()).collect();
-                html += &table(rows.map(|row| self::row(&self.site, row, "").into_string()));
-                Some(vec![put(html, self.site.hub.position(None))])
-            }
-            Next::Updates => match self.updates.recv().await {
-                Ok(flush) => Some(self.events(&flush)),
-                Err(RecvError::Lagged(_)) => {
-                    self.updates = self.updates.resubscribe();
-                    self.next = Next::State;
-                    Some(Vec::new())
-                }
-                Err(RecvError::Closed) => None,
-            },
-        }
+    async fn state(&mut self) -> Vec<Event> {
+        let Ok(sources) = api::known(&self.site, None).await else {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            return Vec::new();
+        };
+        self.is_current = true;
+        let selected = self.query.among(&sources.rows);
+        let rows = selected.into_iter().skip(self.query.page * ROWS).take(ROWS);
+        let mut html = frame(&self.site, &sources, "").into_string();
+        self.keys = rows.clone().map(|row| row.summary.key.clone()).collect();
+        html += &table(rows.map(|row| self::row(&self.site, row, "").into_string()));
+        vec![put(html, self.site.hub.position(None))]
     }
 
     fn events(&self, flush: &Flush) -> Vec<Event> {

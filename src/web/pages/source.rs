@@ -1,20 +1,12 @@
 //! The page of one source: timelines, sessions, permissions, and the evidence of each status.
 
-use std::collections::BTreeMap;
-use std::convert::Infallible;
-use std::sync::Arc;
-use std::time::Duration;
+mod updates;
 
-use axum::Extension;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
-use axum::response::sse::Event;
-use axum::response::{IntoResponse as _, Response};
-use futures_util::stream::{self, StreamExt as _};
+use axum::response::Response;
 use maud::{Markup, html};
-use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::RecvError;
 
 use super::timeline::{self, Period, Share, Span};
 use super::{Page, Site, Timestamp, ago, command, failed, foreign, value};
@@ -22,17 +14,16 @@ use crate::blocking::blocking;
 use crate::core::code::Code;
 use crate::core::facet::Facet;
 use crate::core::freshness::{Field, age_ms};
-use crate::core::source::SourceKey;
 use crate::core::verdict::{AuthStatus, explain};
 use crate::store::HistoryEntry;
 use crate::view::cell::{Cell, Glyph, Tone, printable};
 use crate::view::detail::{Held, SourceInFull, TransportState};
-use crate::view::{attention, cells, humane};
+use crate::view::{attention, cells, humane, past};
 use crate::watch::runs::{self, Run};
 use crate::web::api::found;
-use crate::web::connections::Peer;
-use crate::web::live::{Flush, LIFE, put, sse};
 use crate::web::problem::Problem;
+
+pub(super) use updates::live;
 
 /// Transitions that a page shows at most: a week of a source that changes often.
 const HISTORY: usize = 500;
@@ -42,8 +33,6 @@ const LISTED: usize = 30;
 const SESSIONS: usize = 20;
 /// How much of the stored evidence is shown, in characters.
 const EVIDENCE: usize = 16_000;
-/// How often the page is drawn again without a change: its ages grow.
-const REDRAWN: Duration = Duration::from_secs(30);
 
 /// Everything that a page shows.
 struct Shown {
@@ -105,7 +94,7 @@ fn sections(site: &Site, shown: &Shown) -> Vec<(&'static str, Markup)> {
         ("day", day(site, source, runs)),
         ("week", week(source, runs)),
         ("uptime", uptime(source, runs)),
-        ("sessions", sessions(source)),
+        ("sessions", sessions(source, runs)),
         ("can", permissions(source)),
         ("ways", transports(source)),
         ("past", past(source)),
@@ -285,51 +274,26 @@ fn uptime(source: &SourceInFull, runs: &[Run]) -> Markup {
     }
 }
 
-/// One stream, from its start to its end.
-#[derive(Debug, PartialEq, Eq)]
-struct Session {
-    /// `None` where it was live already when it was first seen, and the platform did not say since when.
-    start: Option<Timestamp>,
-    end: Option<Timestamp>,
-    id: Option<String>,
+/// Returns the streams of a source, newest first. One whose proof is too old to rely on is not live.
+fn streams(source: &SourceInFull, runs: &[Run]) -> Vec<past::Session> {
+    let runs: Vec<past::Run> = runs
+        .iter()
+        .map(|&Run { from, until }| past::Run { from, until })
+        .collect();
+    let verdict = &source.document.verdict;
+    let broadcast = verdict.broadcast.as_ref();
+    let current = broadcast.and_then(|stream| Some((stream.stream_id.as_str(), stream.started_at?)));
+    let mut streams = past::sessions(&source.history, current, &runs, verdict.stream.at);
+    if let Some(newest) = streams.first_mut().filter(|_| !source.row.is_live())
+        && let past::End::Live { proven } = newest.end
+    {
+        newest.end = past::End::Unknown { proven };
+    }
+    streams
 }
 
-/// Returns the streams in a history that is newest first, newest first.
-fn sessions_of(history: &[HistoryEntry]) -> Vec<Session> {
-    let mut sessions: Vec<Session> = Vec::new();
-    let changes = history.iter().rev().map(|entry| &entry.transition);
-    for change in changes.filter(|change| change.facet == Facet::Stream) {
-        let is_open = sessions.last().is_some_and(|session| session.end.is_none());
-        match change.to.as_deref() == Some("ONLINE") {
-            true => {
-                if is_open && let Some(open) = sessions.last_mut() {
-                    open.end = Some(change.at);
-                }
-                sessions.push(Session {
-                    start: (!change.initial).then_some(change.at),
-                    end: None,
-                    id: change.stream_id.clone(),
-                });
-            }
-            false if is_open => {
-                if let Some(open) = sessions.last_mut() {
-                    open.end = Some(change.at);
-                }
-            }
-            false => {}
-        }
-    }
-    sessions.reverse();
-    sessions
-}
-
-fn sessions(source: &SourceInFull) -> Markup {
-    let mut sessions = sessions_of(&source.history);
-    let is_live = source.row.is_live();
-    // The platform's own time of the start is better than that of its first observation.
-    if let Some(current) = sessions.first_mut().filter(|session| session.end.is_none()) {
-        current.start = source.row.summary.started_at.or(current.start);
-    }
+fn sessions(source: &SourceInFull, runs: &[Run]) -> Markup {
+    let sessions = streams(source, runs);
     html! {
         section #sessions aria-labelledby="sessions-title" {
             h2 #sessions-title { "Streams" }
@@ -341,23 +305,16 @@ fn sessions(source: &SourceInFull) -> Markup {
                     tbody {
                         @for session in sessions.iter().take(SESSIONS) {
                             tr {
-                                td { @match session.start { Some(at) => (cells::moment(at)), None => "start unknown" } }
-                                td { @match session.end { Some(at) => (cells::moment(at)), None => (value(&open(is_live))) } }
-                                td.num { @if let Some(start) = session.start { (humane::duration(age_ms(start, session.end.unwrap_or(source.as_of)))) } @else { "–" } }
-                                td { code { (session.id.as_deref().unwrap_or("–")) } }
+                                td { (value(&cells::session_start(session))) }
+                                td { (value(&cells::session_end(session))) }
+                                td.num { (value(&cells::session_length(session))) }
+                                td { code { (session.stream_id.as_deref().unwrap_or("–")) } }
                             }
                         }
                     }
                 }
             }
         }
-    }
-}
-
-fn open(is_live: bool) -> Cell {
-    match is_live {
-        true => Cell::label("live").glyph(Glyph::Live).tone(Tone::Live),
-        false => Cell::label("unknown").glyph(Glyph::Unknown).tone(Tone::Dim),
     }
 }
 
@@ -495,125 +452,4 @@ fn evidence(source: &SourceInFull) -> Markup {
 fn printable_lines(text: &str) -> String {
     let lines = text.lines().map(printable);
     lines.collect::<Vec<_>>().join("\n")
-}
-
-/// Updates of the page: the parts that changed.
-pub(super) async fn live(
-    State(site): State<Site>,
-    peer: Option<Extension<Peer>>,
-    id: Id,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let Path(id) = id.map_err(|_| Problem::new(400, Code::ApiInvalidSource))?;
-    let place = site.hub.place(peer.map(|Extension(Peer(address))| address))?;
-    let key = load(&site, &id).await?.source.document.key;
-    let start = Following {
-        updates: site.hub.follow(),
-        key,
-        sent: BTreeMap::new(),
-        is_first: true,
-        reload: site.hub.is_foreign(&headers),
-        site: site.clone(),
-    };
-    let events = stream::unfold(start, |mut following| async move {
-        let event = following.next().await?;
-        Some((stream::iter(event.map(Ok::<_, Infallible>)), following))
-    });
-    let stop = site.stop.clone();
-    let events = events
-        .flatten()
-        .take_until(tokio::time::sleep(LIFE))
-        .take_until(async move { stop.requested().await });
-    Ok(sse(events, place).into_response())
-}
-
-struct Following {
-    site: Site,
-    updates: Receiver<Arc<Flush>>,
-    key: SourceKey,
-    /// The parts of the page as they were sent.
-    sent: BTreeMap<&'static str, String>,
-    is_first: bool,
-    reload: bool,
-}
-
-impl Following {
-    /// Returns the next event, if there is one already; `None` at the end.
-    async fn next(&mut self) -> Option<Option<Event>> {
-        let position = self.site.hub.position(None);
-        if std::mem::take(&mut self.reload) {
-            return Some(Some(Event::default().event("reload").id(position).data("{}")));
-        }
-        if !std::mem::take(&mut self.is_first) {
-            let changed = async {
-                loop {
-                    match self.updates.recv().await {
-                        Ok(flush) if flush.rows.contains_key(&self.key) => return true,
-                        Ok(_) => {}
-                        Err(RecvError::Lagged(_)) => return true,
-                        Err(RecvError::Closed) => return false,
-                    }
-                }
-            };
-            if !tokio::time::timeout(REDRAWN, changed).await.unwrap_or(true) {
-                return None;
-            }
-        }
-        let Ok(shown) = load(&self.site, &self.key.to_string()).await else {
-            // A source that was removed, or a store that does not answer: tried again at the next update.
-            return Some(None);
-        };
-        let mut html = String::new();
-        for (name, section) in sections(&self.site, &shown) {
-            let section = section.into_string();
-            if self.sent.get(name) != Some(&section) {
-                html += &section;
-                self.sent.insert(name, section);
-            }
-        }
-        Some((!html.is_empty()).then(|| put(html, position)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::core::transition::Transition;
-
-    #[test]
-    fn sessions_end_where_the_next_one_begins() {
-        let key = "twitch:1".parse().unwrap();
-        let at = |minute: i64| Timestamp::from_millis(1_780_000_000_000).plus_secs(minute * 60);
-        let entry = |minute: i64, to: &str, id: Option<&str>, initial: bool| {
-            let transition = Transition {
-                facet: Facet::Stream,
-                from: None,
-                to: Some(to.to_owned()),
-                at: at(minute),
-                rule: "rule".into(),
-                stream_id: id.map(str::to_owned),
-                initial,
-            };
-            HistoryEntry::new(&key, at(minute), transition)
-        };
-        let history = [
-            entry(50, "ONLINE", Some("c"), false),
-            entry(40, "OFFLINE", Some("b"), false),
-            entry(30, "ONLINE", Some("b"), false),
-            entry(10, "ONLINE", Some("a"), true),
-        ];
-        let session = |start: Option<i64>, end: Option<i64>, id: &str| Session {
-            start: start.map(at),
-            end: end.map(at),
-            id: Some(id.to_owned()),
-        };
-        assert_eq!(
-            sessions_of(&history),
-            [
-                session(Some(50), None, "c"),
-                session(Some(30), Some(40), "b"),
-                session(None, Some(30), "a"),
-            ]
-        );
-    }
 }

@@ -6,8 +6,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::*;
+use crate::core::facet::Facet;
 use crate::core::observation::ErrorInfo;
 use crate::core::source::PlatformName;
+use crate::core::transition::Transition;
+use crate::store::HistoryEntry;
 
 const HTML: &str = "Accept: text/html,application/xhtml+xml\r\n";
 
@@ -134,6 +137,45 @@ async fn hostile_text_is_shown_as_text() {
         }
         assert!(!body.contains("href=\"javascript:"), "{path}");
     }
+}
+
+#[tokio::test]
+async fn page_of_a_source_shows_ends_of_streams_as_proven() {
+    let (pages, unready) = web(None).await;
+    let found = pages.store.load(&key()).await.unwrap().unwrap();
+    let start = Timestamp::from_millis(START);
+    let entry = |minute: i64, to: &str, id: &str, rule: &str| {
+        let at = start.plus_secs(minute * 60);
+        let transition = Transition {
+            facet: Facet::Stream,
+            from: None,
+            to: Some(to.to_owned()),
+            at,
+            rule: rule.to_owned(),
+            stream_id: Some(id.to_owned()),
+            initial: false,
+        };
+        HistoryEntry::new(&key(), at, transition)
+    };
+    // No daemon ran, so that only a pushed end is exact.
+    let history = vec![
+        entry(-60, "ONLINE", "s1", "stream.seen-in-poll"),
+        entry(-50, "OFFLINE", "s1", "stream.pushed-end"),
+        entry(-40, "ONLINE", "s2", "stream.seen-in-poll"),
+        entry(-30, "OFFLINE", "s2", "stream.absent-from-poll"),
+    ];
+    let write = Write {
+        history,
+        ..Write::new(found.value, Some(found.version))
+    };
+    pages.store.save(&[write]).await.remove(0).unwrap();
+    let served = serve_pages((pages, unready), Limits::default()).await;
+    let (_, page) = html(&served, "/sources/twitch:900200").await;
+    let streams = page.split("id=\"sessions\"").nth(1).unwrap();
+    let streams = streams.split("</section>").next().unwrap();
+    assert_eq!(streams.matches("<tr>").count(), 3, "{streams}");
+    assert!(streams.contains(">between 2026-05-28 "), "{streams}");
+    assert!(streams.contains(">10m<"), "{streams}");
 }
 
 #[tokio::test]
