@@ -1,19 +1,23 @@
 //! Access control: any client on this machine, and elsewhere clients that send the token or have logged in.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
-    REFERRER_POLICY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderMap, HeaderName,
+    HeaderValue, ORIGIN, REFERRER_POLICY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::uri::{Authority, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt as _;
 use secrecy::ExposeSecret as _;
 
 use super::Site;
-use super::pages::{self, login};
+use super::pages;
+use super::pages::login::{self, Login};
 use super::problem::Problem;
 use crate::core::code::Code;
 
@@ -41,6 +45,7 @@ fn is_open(path: &str) -> bool {
 pub(super) async fn guard(State(site): State<Site>, request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let headers = request.headers();
+    let mut login = None;
     let refused = if HEALTH.contains(&path.as_str()) {
         None
     } else if site.token.is_none() && !names_loopback(&request) {
@@ -51,13 +56,17 @@ pub(super) async fn guard(State(site): State<Site>, request: Request, next: Next
         let token = site.token.as_ref().filter(|_| !is_open(&path));
         let shown = token.filter(|token| {
             let token = token.expose_secret();
-            !shows(headers, token) && !login::is_logged_in(headers, token, &site.ended, site.clock.now())
+            if shows(headers, token) {
+                return false;
+            }
+            login = login::login_of(headers, token, &site.ended, site.clock.now());
+            login.is_none()
         });
         shown.map(|_| unauthorized(&request))
     };
     let mut response = match refused {
         Some(response) => response,
-        None => next.run(request).await,
+        None => until_logout(next.run(request).await, login, &site),
     };
     let headers = response.headers_mut();
     for (name, value) in [(CACHE_CONTROL, "no-store"), (CONTENT_SECURITY_POLICY, POLICY)] {
@@ -66,6 +75,18 @@ pub(super) async fn guard(State(site): State<Site>, request: Request, next: Next
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     response
+}
+
+/// Ends an event stream together with the login that it was opened with: it would last beyond that. Other responses are short.
+fn until_logout(response: Response, login: Option<Login>, site: &Site) -> Response {
+    let kind = response.headers().get(CONTENT_TYPE);
+    let is_stream = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+    let Some(login) = login.filter(|_| is_stream) else {
+        return response;
+    };
+    let (ended, now) = (Arc::clone(&site.ended), site.clock.now());
+    let over = async move { login.ended(&ended, now).await };
+    response.map(|body| Body::from_stream(body.into_data_stream().take_until(Box::pin(over))))
 }
 
 /// Asks a program for the token, and a person to log in.

@@ -14,7 +14,9 @@ use axum::response::{IntoResponse as _, Response};
 use maud::html;
 use parking_lot::Mutex;
 use secrecy::ExposeSecret as _;
+use tokio::sync::watch;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::{Page, Site};
 use crate::core::time::Timestamp;
@@ -51,15 +53,28 @@ impl Attempts {
 
 /// Logins that were ended before their time, by which copies of their cookies are refused. A restart forgets them: what must not be
 /// valid then needs another token.
-#[derive(Debug, Default)]
-pub(in crate::web) struct Ended(Mutex<BTreeMap<String, i64>>);
+#[derive(Debug)]
+pub(in crate::web) struct Ended {
+    /// Until when each would have been valid (s).
+    logins: Mutex<BTreeMap<String, i64>>,
+    changes: watch::Sender<()>,
+}
+
+impl Default for Ended {
+    fn default() -> Self {
+        Self {
+            logins: Mutex::default(),
+            changes: watch::Sender::new(()),
+        }
+    }
+}
 
 impl Ended {
     /// Maximum number; the login that would have been valid for the shortest time is forgotten first.
     const KEPT: usize = 1000;
 
     fn end(&self, shown: &str, until: i64, now: Timestamp) {
-        let mut ended = self.0.lock();
+        let mut ended = self.logins.lock();
         ended.retain(|_, until| *until > now.as_millis() / 1000);
         if ended.len() >= Self::KEPT
             && let Some(first) = ended.iter().min_by_key(|(_, until)| **until)
@@ -68,29 +83,64 @@ impl Ended {
             ended.remove(&first);
         }
         ended.insert(shown.to_owned(), until);
+        drop(ended);
+        self.changes.send_replace(());
     }
 
     fn contains(&self, shown: &str) -> bool {
-        self.0.lock().contains_key(shown)
+        self.logins.lock().contains_key(shown)
+    }
+
+    /// Waits until a login is ended by a logout.
+    async fn contain(&self, shown: &str) {
+        // Subscribed first, so that no logout after the check is missed.
+        let mut changes = self.changes.subscribe();
+        while !self.contains(shown) && changes.changed().await.is_ok() {}
     }
 }
 
-/// Returns the cookie of a login that is valid until `until`: its end, and a proof that the token was known. It is valid for
-/// every process with the same token, and for none with another.
-fn cookie(token: &str, until: i64) -> String {
+/// A login by which a request is answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::web) struct Login {
+    shown: String,
+    /// The end of its validity, in seconds since the epoch.
+    until: i64,
+}
+
+impl Login {
+    /// Waits for its end: a logout, or the end of its validity.
+    pub(in crate::web) async fn ended(self, ended: &Ended, now: Timestamp) {
+        let left = u64::try_from(self.until - now.as_millis() / 1000).unwrap_or(0);
+        let _expired = tokio::time::timeout(Duration::from_secs(left), ended.contain(&self.shown)).await;
+    }
+}
+
+/// Returns the cookie of the login `id` that is valid until `until`: its end, its id, and a proof that the token was known. It is
+/// valid for every process with the same token, and for none with another.
+fn cookie(token: &str, until: i64, id: &str) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, token.as_bytes());
-    let proof = hmac::sign(&key, format!("bitbrat login {until}").as_bytes());
+    let proof = hmac::sign(&key, format!("bitbrat login {until} {id}").as_bytes());
     let proof: String = proof.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{until}.{proof}")
+    format!("{until}.{id}.{proof}")
 }
 
-/// Whether a request contains the cookie of a valid login.
-pub(in crate::web) fn is_logged_in(headers: &HeaderMap, token: &str, ended: &Ended, now: Timestamp) -> bool {
-    logins(headers, token, now).any(|(shown, _)| !ended.contains(shown))
+/// Returns a new cookie. No two are equal, or the logout of one would end another.
+fn new_cookie(token: &str, until: i64) -> String {
+    cookie(token, until, &Uuid::new_v4().simple().to_string())
 }
 
-/// Returns the cookies of logins that a request contains, and until when each is valid.
-fn logins<'a>(headers: &'a HeaderMap, token: &str, now: Timestamp) -> impl Iterator<Item = (&'a str, i64)> {
+/// Returns the valid login whose cookie a request contains.
+pub(in crate::web) fn login_of(
+    headers: &HeaderMap,
+    token: &str,
+    ended: &Ended,
+    now: Timestamp,
+) -> Option<Login> {
+    logins(headers, token, now).find(|login| !ended.contains(&login.shown))
+}
+
+/// Returns the logins whose cookies a request contains, and that have not expired.
+fn logins(headers: &HeaderMap, token: &str, now: Timestamp) -> impl Iterator<Item = Login> {
     let sent = headers
         .get_all(COOKIE)
         .iter()
@@ -98,9 +148,13 @@ fn logins<'a>(headers: &'a HeaderMap, token: &str, now: Timestamp) -> impl Itera
     let cookies = sent.flat_map(|value| value.split(';')).map(str::trim);
     cookies.filter_map(move |pair| {
         let shown = pair.strip_prefix(NAME)?.strip_prefix('=')?;
-        let until: i64 = shown.split_once('.')?.0.parse().ok()?;
-        let is_valid = until > now.as_millis() / 1000 && is_same(shown, &cookie(token, until));
-        is_valid.then_some((shown, until))
+        let mut parts = shown.split('.');
+        let (until, id) = (parts.next()?.parse().ok()?, parts.next()?);
+        let is_valid = until > now.as_millis() / 1000 && is_same(shown, &cookie(token, until, id));
+        is_valid.then(|| Login {
+            shown: shown.to_owned(),
+            until,
+        })
     })
 }
 
@@ -165,7 +219,7 @@ pub(super) async fn submit(State(site): State<Site>, peer: Option<Extension<Peer
         return form(401, next, Some("This is not the token."));
     }
     let until = site.clock.now().as_millis() / 1000 + VALID;
-    let cookie = cookie(token.expose_secret(), until);
+    let cookie = new_cookie(token.expose_secret(), until);
     let mut response = redirect(target(next));
     set_cookie(
         &mut response,
@@ -177,8 +231,8 @@ pub(super) async fn submit(State(site): State<Site>, peer: Option<Extension<Peer
 pub(super) async fn leave(State(site): State<Site>, headers: HeaderMap) -> Response {
     if let Some(token) = &site.token {
         let now = site.clock.now();
-        for (shown, until) in logins(&headers, token.expose_secret(), now) {
-            site.ended.end(shown, until, now);
+        for login in logins(&headers, token.expose_secret(), now) {
+            site.ended.end(&login.shown, login.until, now);
         }
     }
     let mut response = redirect("login");
@@ -234,9 +288,9 @@ mod tests {
             let mut headers = HeaderMap::new();
             let text = format!("a=b; bitbrat={cookie}; c=d");
             headers.insert(COOKIE, HeaderValue::from_str(&text).unwrap());
-            is_logged_in(&headers, token, &Ended::default(), now)
+            login_of(&headers, token, &Ended::default(), now).is_some()
         };
-        let own = cookie("s3cret", until);
+        let own = new_cookie("s3cret", until);
         assert!(logged_in(&own, "s3cret", now));
         assert!(!logged_in(&own, "other", now));
         assert!(!logged_in(&own, "s3cret", now.plus_secs(11)));
@@ -250,19 +304,47 @@ mod tests {
     }
 
     #[test]
+    fn two_logins_of_the_same_second_have_different_cookies() {
+        assert_ne!(
+            new_cookie("s3cret", 1_780_000_000),
+            new_cookie("s3cret", 1_780_000_000)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn login_ends_by_logout_or_at_the_end_of_its_validity() {
+        let now = Timestamp::from_millis(1_780_000_000_000);
+        let login = |shown: &str| Login {
+            shown: shown.to_owned(),
+            until: now.as_millis() / 1000 + VALID,
+        };
+        let ended = Ended::default();
+        let began = Instant::now();
+        login("one").ended(&ended, now).await;
+        assert!(began.elapsed() >= Duration::from_secs(VALID.unsigned_abs()));
+        let began = Instant::now();
+        let logout = async { ended.end("two", login("two").until, now) };
+        tokio::join!(login("two").ended(&ended, now), logout);
+        assert!(began.elapsed() < Duration::from_secs(1));
+    }
+
+    #[test]
     fn copy_of_an_ended_login_is_refused() {
         let now = Timestamp::from_millis(1_780_000_000_000);
         let until = now.as_millis() / 1000 + 10;
-        let (ended, own) = (Ended::default(), cookie("s3cret", until));
+        let (ended, own) = (Ended::default(), new_cookie("s3cret", until));
         let mut headers = HeaderMap::new();
         headers.insert(COOKIE, HeaderValue::from_str(&format!("bitbrat={own}")).unwrap());
-        assert!(is_logged_in(&headers, "s3cret", &ended, now));
+        let other = new_cookie("s3cret", until);
+        assert!(login_of(&headers, "s3cret", &ended, now).is_some());
+        ended.end(&other, until, now);
+        assert!(login_of(&headers, "s3cret", &ended, now).is_some());
         ended.end(&own, until, now);
-        assert!(!is_logged_in(&headers, "s3cret", &ended, now));
+        assert_eq!(login_of(&headers, "s3cret", &ended, now), None);
         for later in 0..2000 {
             ended.end(&later.to_string(), until + later, now);
         }
-        assert!(ended.0.lock().len() <= Ended::KEPT);
+        assert!(ended.logins.lock().len() <= Ended::KEPT);
     }
 
     #[test]

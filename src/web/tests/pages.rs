@@ -260,11 +260,22 @@ async fn request_of_another_site_is_refused_on_every_path() {
 
 /// Opens a stream from an address of this machine, and returns what is received until `until` appears.
 async fn follow(served: &Served, path: &str, from: [u8; 4], until: &str) -> (TcpStream, String) {
+    follow_with(served, path, from, "", until).await
+}
+
+async fn follow_with(
+    served: &Served,
+    path: &str,
+    from: [u8; 4],
+    headers: &str,
+    until: &str,
+) -> (TcpStream, String) {
     let address: SocketAddr = served.base.strip_prefix("http://").unwrap().parse().unwrap();
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((std::net::Ipv4Addr::from(from), 0).into()).unwrap();
     let mut socket = socket.connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: text/event-stream\r\n\r\n");
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: text/event-stream\r\n{headers}\r\n");
     socket.write_all(request.as_bytes()).await.unwrap();
     let text = read_until(&mut socket, until).await;
     (socket, text)
@@ -357,6 +368,57 @@ async fn streams_are_limited_per_address_and_in_all() {
     assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
 }
 
+/// Sends a form, and returns the response with its head.
+async fn post(served: &Served, path: &str, headers: &str, body: &str) -> String {
+    let address = served.base.strip_prefix("http://").unwrap();
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\nOrigin: http://{address}\r\nConnection: close\r\n{headers}\
+         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+/// Returns the header with which a browser sends back the cookie of a response.
+fn cookie_of(answer: &str) -> String {
+    let mut lines = answer.lines();
+    let cookie = lines.find_map(|line| line.strip_prefix("set-cookie: ")).unwrap();
+    format!("Cookie: {}\r\n", cookie.split(';').next().unwrap())
+}
+
+#[tokio::test]
+async fn logout_ends_the_event_streams_of_its_login_only() {
+    let served = served(Some("s3cret-token")).await;
+    let log_in = async || cookie_of(&post(&served, "/login", "", "token=s3cret-token").await);
+    let (own, other) = (log_in().await, log_in().await);
+    let local = [127, 0, 0, 1];
+    let mut streams = Vec::new();
+    for (path, begun) in [
+        ("/live", "</tr>"),
+        ("/sources/twitch:900200/live", "id=\"evidence\""),
+        ("/sse", "sessionId="),
+    ] {
+        streams.push(follow_with(&served, path, local, &own, begun).await.0);
+    }
+    let (mut of_other, _) = follow_with(&served, "/live", local, &other, "</tr>").await;
+    let bearer = "Authorization: Bearer s3cret-token\r\n";
+    let (mut of_program, _) = follow_with(&served, "/live", local, bearer, "</tr>").await;
+    let answer = post(&served, "/logout", &own, "").await;
+    assert!(answer.starts_with("HTTP/1.1 303"), "{answer}");
+    for stream in &mut streams {
+        read_until(stream, "0\r\n\r\n").await;
+    }
+    assert_eq!(get(&served, "/api/v1/sources", &own).await.0, 401);
+    served.unready.lock().push("the store does not answer".into());
+    for stream in [&mut of_other, &mut of_program] {
+        read_until(stream, "not ready").await;
+    }
+}
+
 #[tokio::test]
 async fn person_logs_in_with_the_token_and_gets_a_cookie() {
     let served = served(Some("s3cret-token")).await;
@@ -366,19 +428,7 @@ async fn person_logs_in_with_the_token_and_gets_a_cookie() {
         form.contains("action=\"../login\"") && form.contains("type=\"password\""),
         "{form}"
     );
-    let post = async |body: &str| {
-        let address = served.base.strip_prefix("http://").unwrap();
-        let mut socket = TcpStream::connect(address).await.unwrap();
-        let head = format!(
-            "POST /login HTTP/1.1\r\nHost: {address}\r\nOrigin: http://{address}\r\nConnection: close\r\n\
-             Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        socket.write_all(head.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).await.unwrap();
-        answer
-    };
+    let post = async |body: &str| post(&served, "/login", "", body).await;
     let answer = post("token=s3cret-token&next=%2Fsources%2Ftwitch%3A900200").await;
     let lower = answer.to_lowercase();
     assert!(
@@ -393,7 +443,7 @@ async fn person_logs_in_with_the_token_and_gets_a_cookie() {
         cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict") && !cookie.contains("s3cret"),
         "{cookie}"
     );
-    let cookie = format!("Cookie: {}\r\n", cookie.split(';').next().unwrap());
+    let cookie = cookie_of(&answer);
     assert_eq!(
         get(&served, "/sources/twitch:900200", &format!("{HTML}{cookie}"))
             .await
