@@ -12,6 +12,7 @@ use super::volume::{Meters, StoreStats};
 use super::{App, StoreAccess, clock_error, invites, listeners};
 use crate::bus::EventBus;
 use crate::config::{self, StoreTarget};
+use crate::core::number::count;
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::summary::SourceSummary;
 use crate::failure::{ExitCode, Failure};
@@ -163,6 +164,11 @@ async fn after_one_round(
     Ok(judge(app, summaries).worse(at_least))
 }
 
+/// Returns what the service manager shows as the state of the daemon.
+fn watching(sources: usize) -> String {
+    format!("watching {}", count(sources as u64, "source"))
+}
+
 async fn start(
     app: &Arc<App>,
     plan: Plan,
@@ -258,7 +264,7 @@ async fn start(
     meters.warn_daily(tasks);
     let engine = engine.map(Arc::new);
     let progress_check = engine.as_ref().map(|engine| engine.progress_check());
-    announce_ready(tasks, &format!("watching {count} sources"), move || {
+    announce_ready(tasks, &watching(count), move || {
         progress_check.as_ref().is_none_or(|turns| turns())
     });
     if let Some(engine) = engine.clone().filter(|_| !plan.once) {

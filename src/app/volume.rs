@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tracing::info;
 
+use crate::core::number::count;
 use crate::lifecycle::Tasks;
 use crate::persist::Stats;
 use crate::persist::write_policy::Workload;
@@ -62,7 +63,10 @@ impl Meters {
             expected,
             transitions,
             writes,
-            "In the last day {events} events were published, with {transitions} transitions in them, and {writes} documents and history entries were written"
+            "In the last day: {} published, with {} in them, and {} of documents and history entries",
+            count(events, "event"),
+            count(transitions, "transition"),
+            count(writes, "write")
         );
     }
 

@@ -35,6 +35,7 @@ use super::{
     Outgoing, Receipt, Settlement, Start, Subscription, in_background,
 };
 use crate::core::finding::{Finding, Level};
+use crate::core::number::count;
 use crate::core::time::Timestamp;
 use crate::{secrets, tls};
 use connection_state::{Connection, Outage, explained};
@@ -362,7 +363,10 @@ impl EventBus for NatsBus {
         let (mut waiting, mut unsettled) = (None, None);
         if let Ok(mut consumer) = consumer {
             let info = consumer.info().await.map_err(|error| self.unavailable(error))?;
-            let detail = format!("consumer `{durable}` has {} messages to read", info.num_pending);
+            let detail = format!(
+                "consumer `{durable}` has {} to read",
+                count(info.num_pending, "message")
+            );
             findings.push(if info.num_pending > 10_000 {
                 Finding::new("subscription", Level::Warn, detail)
                     .next("start more processes with `watch --role persist`")

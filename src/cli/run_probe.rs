@@ -285,7 +285,13 @@ fn report_waiting(cx: &Context, waiting: usize) -> Result<(), Failure> {
     if waiting == 0 {
         return Ok(());
     }
-    let what = format!("{waiting} events wait in the outbox; the next `bitbrat watch` publishes them");
+    let what = match waiting {
+        1 => "1 event waits in the outbox; the next `bitbrat watch` publishes it".to_owned(),
+        _ => format!(
+            "{} wait in the outbox; the next `bitbrat watch` publishes them",
+            humane::count(waiting as u64, "event")
+        ),
+    };
     cx.note(&[Note::hint(Tone::Warn, what, Some("bitbrat doctor bus"))])
 }
 

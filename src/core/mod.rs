@@ -18,6 +18,7 @@ pub mod join;
 pub mod json;
 #[cfg(test)]
 pub(crate) mod laws;
+pub mod number;
 pub mod observation;
 pub mod permission;
 pub mod platform;

@@ -1,5 +1,7 @@
 //! Numbers as people read them.
 
+pub use crate::core::number::{count, thousands};
+
 /// Returns an age or a duration as its one largest unit: `12s`, `4m`, `3h`, `2d`.
 pub fn age(millis: u64) -> String {
     let seconds = millis / 1000;
@@ -72,25 +74,6 @@ pub fn permissions<'a>(verb: &str, names: impl IntoIterator<Item = &'a str>) -> 
     (!words.is_empty()).then(|| format!("{verb} {}", words.join(", ")))
 }
 
-/// Returns a number with thousands separators: `12,345`.
-pub fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// Returns a count with its noun: `1 source`, `3 sources`.
-pub fn count(number: u64, noun: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{} {noun}{plural}", thousands(number))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,16 +96,5 @@ mod tests {
             );
             assert_eq!(duration(seconds * 1000), spoken);
         }
-    }
-
-    #[test]
-    fn numbers_are_grouped_by_thousands() {
-        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
-            assert_eq!(thousands(number), text);
-        }
-        assert_eq!(
-            (count(1, "source"), count(1200, "source")),
-            ("1 source".into(), "1,200 sources".into())
-        );
     }
 }

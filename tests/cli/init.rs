@@ -207,7 +207,7 @@ fn first_five_minutes_take_three_commands() {
     assert_eq!(next, "bitbrat watch");
     let words: Vec<&str> = next.split(' ').skip(1).collect();
     let mut daemon = Process::start(&rig.home, &words);
-    daemon.says("Checked 1 of 1 sources: 1 live");
+    daemon.says("Checked 1 of 1 source: 1 live");
     assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
     assert_eq!(rig.status("twitch/bot"), "VALID");
 }

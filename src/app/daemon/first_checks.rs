@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::info;
 
+use crate::core::number;
 use crate::core::observation::{Fact, LinkState, Observation, Transport};
 use crate::core::source::SourceKey;
 use crate::core::stream::StreamStatus;
@@ -126,7 +127,7 @@ impl FirstChecks {
                     if checked > std::mem::replace(&mut reported, checked) {
                         info!(
                             name: names::CHECKING, checked, sources = count,
-                            "Checked {checked} of {count} sources so far"
+                            "Checked {checked} of {} so far", number::count(count as u64, "source")
                         );
                     }
                 }
@@ -162,6 +163,7 @@ fn log(checked: usize, sources: usize, found: &Found, reason: Option<&str>) {
     } = found;
     info!(
         name: names::CHECKED, checked, sources, live, attention, disconnected, reason,
-        "Checked {checked} of {sources} sources: {live} live, {disconnected} not connected, {attention} in error"
+        "Checked {checked} of {}: {live} live, {disconnected} not connected, {attention} in error",
+        number::count(sources as u64, "source")
     );
 }

@@ -7,6 +7,7 @@ use tracing::debug;
 
 use super::Reason;
 use crate::app::volume::StoreStats;
+use crate::core::number::count;
 use crate::core::source::{PlatformName, SourceKey};
 use crate::lifecycle::Tasks;
 use crate::store::SourceStore;
@@ -42,7 +43,10 @@ pub(super) fn start(store: &Arc<dyn SourceStore>, stats: Option<StoreStats>, tas
     Arc::new(move || {
         let stats = stats.as_ref().map(|stats| stats());
         let refused = stats.filter(|stats| stats.urgent > 0 && stats.failing);
-        let unwritten = refused.map(|stats| format!("{} changes are not stored yet", stats.urgent));
+        let unwritten = refused.map(|stats| {
+            let verb = if stats.urgent == 1 { "is" } else { "are" };
+            format!("{} {verb} not stored yet", count(stats.urgent as u64, "change"))
+        });
         let seen = trouble.lock();
         seen.clone().or(unwritten)
     })

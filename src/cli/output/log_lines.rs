@@ -552,11 +552,11 @@ fn watching(record: &Record) -> Entry {
 }
 
 fn checking(record: &Record) -> Entry {
-    let number = |field| humane::thousands(record.number(field).unwrap_or(0));
+    let number = |field| record.number(field).unwrap_or(0);
     let text = format!(
-        "Checked {} of {} sources so far",
-        number("checked"),
-        number("sources")
+        "Checked {} of {} so far",
+        humane::thousands(number("checked")),
+        humane::count(number("sources"), "source")
     );
     Entry::new(record, None, Tone::Plain, What::Other { text, kind: "" })
 }

@@ -41,6 +41,7 @@ use super::{Platform, PlatformError, ProbeSet, ProbeSink, ProbeSummary, RateLimi
 use crate::clock::{Chance, Clock};
 use crate::config::Settings;
 use crate::core::finding::{Finding, Level};
+use crate::core::number::count;
 use crate::core::source::{PlatformName, SourceKey};
 use crate::http::{Http, Skew};
 use crate::platforms::kit::meter::Meter;
@@ -193,7 +194,7 @@ impl Platform for KickPlatform {
             Ok(counts) => counts,
             Err(error) => return vec![Finding::new(NAME, Level::Warn, error.to_string())],
         };
-        let detail = format!("Kick lists {listed} of {all} subscriptions");
+        let detail = format!("Kick lists {listed} of {}", count(all as u64, "subscription"));
         if listed == all {
             return vec![Finding::new(NAME, Level::Ok, detail)];
         }

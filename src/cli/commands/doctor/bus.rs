@@ -297,8 +297,8 @@ fn volume(app: &App) -> Check {
     let heartbeat = app.settings.bus.heartbeat;
     let day = expected(app);
     let detail = format!(
-        "{} events a day are expected on the bus for {} with `watch`, never more than 5/s beside transitions",
-        humane::thousands(day.events()),
+        "expected on the bus for {1} with `watch`: {0} a day, never more than 5/s beside transitions",
+        humane::count(day.events(), "event"),
         humane::count(sources, "configured source"),
     );
     let trouble = if !day.keeps_pace {

@@ -171,9 +171,9 @@ fn write_policy(app: &App) -> Option<Check> {
     let sources = app.settings.sources.len();
     let day = app.expected_day(sources);
     let detail = format!(
-        "{} writes and {} reads a day are expected for {} with `watch`",
-        humane::thousands(day.writes()),
-        humane::thousands(day.reads),
+        "expected for {2} with `watch`: {0} and {1} a day",
+        humane::count(day.writes(), "write"),
+        humane::count(day.reads, "read"),
         humane::count(sources as u64, "configured source"),
     );
     Some(match &app.settings.store.target {

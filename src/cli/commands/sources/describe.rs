@@ -72,7 +72,10 @@ pub async fn run(cx: &Context, args: &DescribeArgs) -> Result<ExitCode, Failure>
     let total = several.found.len();
     let mut notes: Vec<Note> = left_out(total, args.order.limit()).into_iter().collect();
     if let Some(filters) = args.filter.typed().filter(|_| total == 0) {
-        let what = format!("none of {considered} sources match {filters}");
+        let what = match considered {
+            1 => format!("the one source does not match {filters}"),
+            _ => format!("none of {considered} sources match {filters}"),
+        };
         notes.push(Note::hint(Tone::Dim, what, None));
     }
     let mut exit = ExitCode::Healthy;

@@ -12,6 +12,7 @@ use super::super::wire::{GatewayBot, GuildMember, Me};
 use super::frames;
 use super::machine::Input;
 use crate::core::code::Code;
+use crate::core::number::count;
 use crate::platforms::kit::meter::Meter;
 use crate::websocket;
 
@@ -103,7 +104,10 @@ async fn permission(connection: &Connection, limits: IdentifyLimits) -> Result<S
         let wait = i64::try_from(limit.reset_after).unwrap_or(i64::MAX);
         return Err(ApiError::Held {
             until: now.plus_millis(wait),
-            reason: format!("only {left} session starts are left today; they are left to the bot itself"),
+            reason: format!(
+                "what is left today is kept for the bot itself: {}",
+                count(left, "session start")
+            ),
         });
     }
     Ok(response.value.url)

@@ -4,6 +4,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::machine::Phase;
+use crate::core::number::count;
 use crate::core::observation::ErrorInfo;
 use crate::core::time::Timestamp;
 
@@ -50,7 +51,8 @@ impl Status {
         }
         if self.state == "CONNECTED" {
             let (available, guilds) = (self.available, self.guilds);
-            return format!("connected, {available} of {guilds} guilds available");
+            let guilds = count(guilds as u64, "guild");
+            return format!("connected, {available} of {guilds} available");
         }
         let state = if self.state.is_empty() { "IDLE" } else { self.state };
         match &self.last_error {

@@ -7,6 +7,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::planner::Plan;
+use crate::core::number::count;
 use crate::core::observation::ErrorInfo;
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
@@ -183,8 +184,9 @@ impl Status {
         let (enabled, all) = (self.enabled(), self.subscriptions.len());
         let connected = self.connected();
         let mut summary = format!(
-            "{connected} of {} sockets connected, {enabled} of {all} subscriptions enabled",
-            self.plan.connections.len()
+            "{connected} of {} connected, {enabled} of {} enabled",
+            count(self.plan.connections.len() as u64, "socket"),
+            count(all as u64, "subscription")
         );
         if let Some(error) = self.connections.iter().find_map(|connection| {
             let error = connection.last_error.as_ref()?;
@@ -196,7 +198,7 @@ impl Status {
             summary += &format!(", the bot's token cannot be used: {why}");
         }
         if !self.plan.polled.is_empty() {
-            summary += &format!(", {} channels polled", self.plan.polled.len());
+            summary += &format!(", {} polled", count(self.plan.polled.len() as u64, "channel"));
         }
         if !self.silent.is_empty() {
             summary += &format!(", {} SILENT", self.silent.len());
