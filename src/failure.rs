@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::config::Problems;
 use crate::core::code::Code;
 use crate::core::source::InvalidSourceKey;
+use crate::os::Signal;
 use crate::platforms::PlatformError;
 use crate::store::StoreError;
 
@@ -37,15 +38,19 @@ pub enum ExitCode {
     NoEvidence = 8,
     /// `wait` ran out of time.
     TimedOut = 124,
+    /// Ended by SIGHUP, or because the terminal is gone.
+    HungUp = 129,
     /// Interrupted by SIGINT, as by Ctrl-C.
     Interrupted = 130,
+    /// Ended by SIGQUIT, as by Ctrl-\\.
+    Quit = 131,
     /// Stopped by SIGTERM.
     Terminated = 143,
 }
 
 impl ExitCode {
     /// Every code, in the order of its number.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Healthy,
         Self::Failed,
         Self::Usage,
@@ -55,9 +60,21 @@ impl ExitCode {
         Self::Configuration,
         Self::NoEvidence,
         Self::TimedOut,
+        Self::HungUp,
         Self::Interrupted,
+        Self::Quit,
         Self::Terminated,
     ];
+
+    /// Returns the code of a command that a signal ended: 128 and the number of the signal, as shells report it.
+    pub fn of_signal(signal: Signal) -> Self {
+        match signal {
+            Signal::Terminate => Self::Terminated,
+            Signal::Interrupt => Self::Interrupted,
+            Signal::Quit => Self::Quit,
+            Signal::Reload => Self::HungUp,
+        }
+    }
 
     /// Returns the exit status as a number.
     pub fn number(self) -> u8 {
@@ -76,7 +93,7 @@ impl ExitCode {
             Self::Configuration => Code::ConfigurationInvalid,
             Self::NoEvidence => Code::NoEvidence,
             Self::TimedOut => Code::TimedOut,
-            Self::Interrupted | Self::Terminated => Code::Interrupted,
+            Self::HungUp | Self::Interrupted | Self::Quit | Self::Terminated => Code::Interrupted,
         }
     }
 
@@ -92,7 +109,9 @@ impl ExitCode {
             Self::Configuration => "the configuration is invalid",
             Self::NoEvidence => "not enough evidence to answer",
             Self::TimedOut => "`wait` timed out",
+            Self::HungUp => "ended by SIGHUP: the terminal is gone",
             Self::Interrupted => "interrupted by SIGINT (Ctrl-C)",
+            Self::Quit => "ended by SIGQUIT (Ctrl-\\)",
             Self::Terminated => "stopped by SIGTERM",
         }
     }
@@ -362,7 +381,7 @@ mod tests {
     #[test]
     fn the_numbers_are_frozen() {
         let numbers: Vec<u8> = ExitCode::ALL.iter().map(|code| code.number()).collect();
-        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 8, 124, 130, 143]);
+        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 8, 124, 129, 130, 131, 143]);
     }
 
     #[test]

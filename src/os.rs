@@ -13,6 +13,15 @@ mod windows;
 #[cfg(windows)]
 pub use windows::*;
 
+/// What job control requests of a program that draws on the terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobSignal {
+    /// SIGTSTP: stop until the job is continued.
+    Stop,
+    /// SIGCONT: the process was stopped, and goes on.
+    Continue,
+}
+
 /// What the system requests of the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
@@ -20,6 +29,8 @@ pub enum Signal {
     Terminate,
     /// SIGINT: stop; requested by a person.
     Interrupt,
-    /// SIGHUP: read the configuration again.
+    /// SIGQUIT: stop at once; requested by a person.
+    Quit,
+    /// SIGHUP: read the configuration again, or the terminal is gone.
     Reload,
 }

@@ -40,7 +40,6 @@ use crate::cli::output::{Invocation, Note, wrap, write_err, write_out};
 use crate::cli::progress::{BAR_DELAY, Progress};
 use crate::config::{self, Configuration};
 use crate::failure::{self, ExitCode, Failure};
-use crate::os::Signal;
 use crate::secrets;
 use crate::telemetry::{self, Appearance};
 
@@ -179,10 +178,7 @@ fn start(cli: &Cli, invocation: &'static Invocation) -> Result<ExitCode, Failure
                 let signal = stopped.map_err(|error| Failure::new(ExitCode::Failed, "cannot listen to signals").because(&error))?;
                 // The command was dropped, which has restored the terminal.
                 output.note(&interruption::left())?;
-                Ok(match signal {
-                    Signal::Terminate => ExitCode::Terminated,
-                    Signal::Interrupt | Signal::Reload => ExitCode::Interrupted,
-                })
+                Ok(ExitCode::of_signal(signal))
             }
             result = dispatch(setup, &cli.command) => result,
         }

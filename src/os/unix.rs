@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
-use super::Signal;
+use super::{JobSignal, Signal};
 
 /// Whether [`shared_mode`] returns what it finds.
 pub const PERMISSIONS_ARE_CHECKED: bool = true;
@@ -158,35 +158,59 @@ impl Signals {
     }
 }
 
-/// Stops the job that this process belongs to, as Ctrl-Z does, and returns when it continues. Without job control nothing stops.
-pub async fn suspend_job() -> io::Result<()> {
-    /// The signal may reach another thread first, so this one may go on for a moment.
-    const DELIVERY: std::time::Duration = std::time::Duration::from_millis(100);
+/// Requests the stop of the job that this process belongs to, as the terminal does at Ctrl-Z.
+pub fn stop_job() -> io::Result<()> {
     rustix::process::kill_current_process_group(rustix::process::Signal::TSTP)?;
+    Ok(())
+}
+
+/// Stops this process as SIGTSTP does where it is not handled, and returns when it is continued.
+pub async fn suspend() -> io::Result<()> {
+    /// The signal may reach another thread first, so this one may go on for a moment.
+    const DELIVERY: Duration = Duration::from_millis(100);
+    // A shell with job control puts each job into a group of its own. Without one, nothing would continue the process.
+    if rustix::process::getpgrp() == rustix::process::getsid(None)? {
+        return Ok(());
+    }
+    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP)?;
     tokio::time::sleep(DELIVERY).await;
     Ok(())
 }
 
-/// Continuations of the process after it was stopped.
-pub struct Continuations(Stream);
+/// Signals of job control. From the creation on, SIGTSTP does not stop the process by itself any more.
+pub struct JobSignals {
+    stop: Stream,
+    continued: Stream,
+}
 
-impl Continuations {
+impl JobSignals {
     pub fn new() -> io::Result<Self> {
-        signal(SignalKind::from_raw(libc::SIGCONT)).map(Self)
+        Ok(Self {
+            stop: signal(SignalKind::from_raw(libc::SIGTSTP))?,
+            continued: signal(SignalKind::from_raw(libc::SIGCONT))?,
+        })
     }
 
-    pub async fn recv(&mut self) {
-        self.0.recv().await;
+    /// Waits for the next one.
+    pub async fn recv(&mut self) -> JobSignal {
+        tokio::select! {
+            Some(()) = self.stop.recv() => JobSignal::Stop,
+            Some(()) = self.continued.recv() => JobSignal::Continue,
+            else => std::future::pending().await,
+        }
     }
 }
 
-/// Waits for a signal that ends a command. SIGHUP keeps its effect, because the terminal is gone then.
+/// Waits for a signal that ends a command, so that the command restores the terminal. SIGHUP keeps its effect, because the terminal
+/// is gone then.
 pub async fn stop_requested() -> io::Result<Signal> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut quit = signal(SignalKind::quit())?;
     Ok(tokio::select! {
         _ = terminate.recv() => Signal::Terminate,
         _ = interrupt.recv() => Signal::Interrupt,
+        _ = quit.recv() => Signal::Quit,
     })
 }
 

@@ -10,7 +10,7 @@ use tokio::signal::windows::{
     CtrlBreak, CtrlC, CtrlClose, CtrlShutdown, ctrl_break, ctrl_c, ctrl_close, ctrl_shutdown,
 };
 
-use super::Signal;
+use super::{JobSignal, Signal};
 
 /// Whether [`shared_mode`] returns what it finds.
 pub const PERMISSIONS_ARE_CHECKED: bool = false;
@@ -142,21 +142,27 @@ impl Signals {
 }
 
 /// There are no jobs that could be stopped.
+#[expect(clippy::unnecessary_wraps, reason = "it can fail elsewhere")]
+pub fn stop_job() -> io::Result<()> {
+    Ok(())
+}
+
+/// There are no jobs that could be stopped.
 #[expect(clippy::unused_async, reason = "it waits elsewhere")]
-pub async fn suspend_job() -> io::Result<()> {
+pub async fn suspend() -> io::Result<()> {
     Ok(())
 }
 
 /// Processes are not stopped and continued.
-pub struct Continuations;
+pub struct JobSignals;
 
-impl Continuations {
+impl JobSignals {
     #[expect(clippy::unnecessary_wraps, reason = "it can fail elsewhere")]
     pub fn new() -> io::Result<Self> {
         Ok(Self)
     }
 
-    pub async fn recv(&mut self) {
+    pub async fn recv(&mut self) -> JobSignal {
         std::future::pending().await
     }
 }

@@ -56,16 +56,57 @@ fn top_quits_by_key_with_the_terminal_restored() {
 
 #[test]
 fn top_quits_by_signal_with_the_terminal_restored() {
-    for (signal, code) in [("-TERM", 143), ("-HUP", 130), ("-INT", 130)] {
+    for (signal, code) in [("-TERM", 143), ("-HUP", 129), ("-INT", 130), ("-QUIT", 131)] {
         let home = Home::new();
         let program = env!("CARGO_BIN_EXE_bitbrat");
         let exec = format!("bash -c 'echo $$ > id; exec {program} --demo --still top'; {AFTER}");
         let terminal = start(&home, &exec);
-        let id = std::fs::read_to_string(home.work().join("id")).unwrap();
-        let sent = Command::new("kill").args([signal, id.trim()]).status().unwrap();
-        assert!(sent.success());
+        send(&home, signal);
         is_restored(terminal, code);
     }
+}
+
+/// Sends a signal to the process whose id was written to the file `id`.
+fn send(home: &Home, signal: &str) {
+    let id = std::fs::read_to_string(home.work().join("id")).unwrap();
+    let sent = Command::new("kill").args([signal, id.trim()]).status().unwrap();
+    assert!(sent.success());
+}
+
+#[test]
+fn top_stopped_by_another_process_draws_again_in_raw_mode() {
+    let program = env!("CARGO_BIN_EXE_bitbrat");
+    for (signal, leaves) in [("-TSTP", true), ("-STOP", false)] {
+        let home = Home::new();
+        let line = format!(
+            "set -m; bash -c 'echo $$ > id; exec {program} --demo --still top'; stty -a | grep -o -e '-*icanon'; \
+             stty sane; echo stopped; fg; {AFTER}"
+        );
+        let mut terminal = start(&home, &line);
+        send(&home, signal);
+        if leaves {
+            terminal.shows(LEAVE);
+            terminal.shows("\r\nicanon\r\n");
+        }
+        terminal.shows("stopped");
+        terminal.shows(ENTER);
+        draws(&mut terminal, "REVOKED");
+        // Without raw mode, a key has no effect before Enter.
+        terminal.types("q");
+        is_restored(terminal, 0);
+    }
+}
+
+#[test]
+fn stop_without_job_control_leaves_top_running() {
+    let home = Home::new();
+    let mut terminal = start(&home, &format!("{TOP}; {AFTER}"));
+    terminal.types("\u{1a}");
+    terminal.shows(LEAVE);
+    terminal.shows(ENTER);
+    draws(&mut terminal, "REVOKED");
+    terminal.types("q");
+    is_restored(terminal, 0);
 }
 
 #[test]
@@ -132,6 +173,7 @@ fn top_without_a_terminal_points_to_status_watch() {
     terminal.shows("no other output formats");
     terminal.shows("code 2");
     let mut terminal = Pty::start(&home.env("TERM", "dumb"), "bitbrat --demo top; echo \"code $?\"");
+    terminal.shows("this one cannot move its cursor (TERM=dumb)");
     terminal.shows("code 2");
     assert!(!terminal.said().contains(ENTER));
 }

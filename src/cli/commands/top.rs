@@ -28,7 +28,7 @@ use crate::cli::source_arg::{self, SourceSelector};
 use crate::core::source::SourceKey;
 use crate::core::summary::SourceSummary;
 use crate::failure::{ExitCode, Failure};
-use crate::os::{Continuations, Signal, Signals};
+use crate::os::{self, JobSignal, JobSignals, Signals};
 use crate::platforms::Problem;
 use crate::store::{HistoryEntry, StoreError, Stored};
 
@@ -68,10 +68,8 @@ pub fn prepare(setup: &mut Setup) -> Result<(), Failure> {
         let failure = Failure::new(ExitCode::Usage, what);
         failure.hint("for pipes and logs, run `bitbrat status --watch`")
     };
-    if !terminal::is_possible() {
-        return Err(usage(
-            "top draws on a terminal, and standard input or output is none",
-        ));
+    if let Some(obstacle) = terminal::obstacle() {
+        return Err(usage(&format!("top draws on a terminal, and {obstacle}")));
     }
     if setup.output.is_chosen && setup.output.format != Format::Table {
         return Err(usage("top draws on a terminal, and has no other output formats"));
@@ -177,7 +175,7 @@ impl Top<'_> {
         let no_signals =
             |error: std::io::Error| Failure::new(ExitCode::Failed, "cannot receive signals").because(&error);
         let mut signals = Signals::new().map_err(no_signals)?;
-        let mut continued = Continuations::new().map_err(no_signals)?;
+        let mut job = JobSignals::new().map_err(no_signals)?;
         let mut screen = Screen::enter().map_err(|error| no_screen(&error))?;
         let mut events = terminal::events();
         let output = self.feed.cx.output;
@@ -189,15 +187,17 @@ impl Top<'_> {
             tokio::select! {
                 biased;
                 // The program watches the same signals, and either may be woken first.
-                signal = signals.recv() => return Ok(match signal {
-                    Some(Signal::Terminate) => ExitCode::Terminated,
-                    _ => ExitCode::Interrupted,
-                }),
-                () = continued.recv() => screen.resume().map_err(|error| no_screen(&error))?,
+                Some(signal) = signals.recv() => return Ok(ExitCode::of_signal(signal)),
+                signal = job.recv() => match signal {
+                    JobSignal::Stop => screen.suspend().await,
+                    JobSignal::Continue => screen.resume(),
+                }.map_err(|error| no_screen(&error))?,
                 event = events.recv() => match self.receive(event.as_ref()) {
                     Action::Quit => return Ok(ExitCode::Healthy),
                     Action::Interrupt => return Ok(ExitCode::Interrupted),
-                    Action::Suspend => screen.suspend().await.map_err(|error| no_screen(&error))?,
+                    Action::HangUp => return Ok(ExitCode::HungUp),
+                    // The signal reaches this process like the others of the job.
+                    Action::Suspend => os::stop_job().map_err(|error| no_screen(&error))?,
                     Action::Probe(key) => self.probe(Some(key)),
                     Action::Open(kind, key) => self.load(kind, key),
                     Action::None => {}
@@ -232,7 +232,7 @@ impl Top<'_> {
             Some(Event::Key(key)) => self.model.key(*key, Instant::now()),
             Some(_) => Action::None,
             // The terminal is gone.
-            None => Action::Interrupt,
+            None => Action::HangUp,
         }
     }
 

@@ -82,6 +82,8 @@ pub enum Action {
     None,
     Quit,
     Interrupt,
+    /// The terminal is gone.
+    HangUp,
     Suspend,
     Probe(SourceKey),
     /// Load the page of the source.

@@ -8,7 +8,9 @@ use std::time::Duration;
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use ratatui::crossterm::execute;
-use ratatui::crossterm::terminal::{Clear, ClearType, EnterAlternateScreen, enable_raw_mode};
+use ratatui::crossterm::terminal::{
+    Clear, ClearType, EnterAlternateScreen, disable_raw_mode, enable_raw_mode,
+};
 use ratatui::{DefaultTerminal, Terminal};
 use tokio::sync::mpsc;
 
@@ -22,10 +24,16 @@ const POLL: Duration = Duration::from_millis(250);
 /// Whether any thread of the process panicked. Its hook has left the screen then, so `top` must not draw again.
 static PANICKED: AtomicBool = AtomicBool::new(false);
 
-/// Whether keys can be read and a screen can be drawn.
-pub fn is_possible() -> bool {
-    let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-    io::stdin().is_terminal() && io::stdout().is_terminal() && !is_dumb
+/// Returns why keys cannot be read or no screen can be drawn, if so.
+pub fn obstacle() -> Option<&'static str> {
+    let is_dumb = || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
+        Some("standard input or output is none")
+    } else if is_dumb() {
+        Some("this one cannot move its cursor (TERM=dumb)")
+    } else {
+        None
+    }
 }
 
 /// The alternate screen in raw mode; the terminal is restored when this is dropped.
@@ -62,6 +70,8 @@ impl Screen {
 
     /// Takes the screen again after something else used the terminal.
     pub fn resume(&mut self) -> io::Result<()> {
+        // A shell may have set the modes meanwhile, and where raw mode is on already, as after SIGSTOP, it is not set again.
+        disable_raw_mode()?;
         enable_raw_mode()?;
         execute!(io::stdout(), EnterAlternateScreen, Clear(ClearType::All))?;
         // Clearing the old one would ask for the position of the cursor, whose answer the thread that reads keys gets.
@@ -73,7 +83,7 @@ impl Screen {
     /// Gives the terminal back to the shell until the job is continued.
     pub async fn suspend(&mut self) -> io::Result<()> {
         ratatui::try_restore()?;
-        crate::os::suspend_job().await?;
+        crate::os::suspend().await?;
         self.resume()
     }
 }
