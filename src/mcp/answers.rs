@@ -16,13 +16,14 @@ use crate::view::actions::actions;
 use crate::view::answer::AnswerItem;
 use crate::view::attention::{self, Attention};
 use crate::view::can::{self, Limits};
+use crate::view::cell::escaped;
 use crate::view::detail::{SourceDetail, SourceInFull};
 use crate::view::envelope::Envelope;
 use crate::view::found::Found;
 use crate::view::history::HistoryItem;
 use crate::view::is_live as live;
 use crate::view::item::SourceItem;
-use crate::view::reading::NotFound;
+use crate::view::reading::{self, NotFound};
 
 /// Transitions shown with one source, as `sources describe` shows them.
 const RECENT: usize = 10;
@@ -56,13 +57,17 @@ pub(super) struct Refusal {
 
 impl Refusal {
     pub(super) fn new(code: Code, detail: impl Into<String>) -> Self {
-        let detail: String = detail.into();
         Self {
             code,
-            detail: detail.chars().take(SHOWN).collect(),
+            detail: shown(&detail.into()),
             sources: Vec::new(),
         }
     }
+}
+
+/// Returns a text that may repeat an argument: not at length, and without anything that a screen obeys or does not show.
+pub(super) fn shown(text: &str) -> String {
+    escaped(text).chars().take(SHOWN).collect()
 }
 
 /// Why there is no answer.
@@ -154,7 +159,7 @@ pub(super) async fn list_sources(tools: Tools, args: JsonObject) -> Result<Answe
 
 /// Returns the selected part of the sources.
 pub(super) async fn sources(tools: &Tools, args: &ListArgs) -> Result<Listed<SourceItem>, NoAnswer> {
-    let (platform, source) = (args.platform()?, args.source()?);
+    let (platform, source, limit) = (args.platform()?, args.source()?, args.limit()?);
     let mut sources = tools.reading.sources(None).await?;
     sources.rows.retain(|row| {
         platform.is_none_or(|platform| row.summary.key.platform() == platform)
@@ -163,10 +168,10 @@ pub(super) async fn sources(tools: &Tools, args: &ListArgs) -> Result<Listed<Sou
             && source.as_ref().is_none_or(|source| source.selects(&row.summary))
     });
     let total = sources.rows.len();
-    let part = sources.rows.iter().skip(args.offset()).take(args.limit());
+    let part = sources.rows.iter().skip(args.offset()).take(limit);
     let items: Vec<SourceItem> = part.map(SourceItem::from).collect();
     let mut list = Envelope::of(SourceItem::KIND, tools.reading.clock.now(), items);
-    list.total = (list.items.len() < total).then_some(total);
+    list.total = Some(total);
     list.unusable = sources.unusable;
     let text = text::sources(&list, total);
     Ok(Listed { list, text })
@@ -240,7 +245,10 @@ fn question(found: &Found, action: Option<&str>) -> Result<can::Question, Refusa
     question.ok_or_else(|| {
         let names: Vec<_> = actions(platform).iter().map(|action| action.action).collect();
         let what = match action {
-            Some(action) => format!("`{}` is no action on {platform}", secrets::repeated(action)),
+            Some(action) => format!(
+                "`{}` is no action on {platform}",
+                shown(&secrets::repeated(action))
+            ),
             None => "`action` is missing".to_owned(),
         };
         Refusal {
@@ -261,12 +269,15 @@ pub(super) async fn history(tools: Tools, args: JsonObject) -> Result<Answered, 
     let found = async {
         let args: HistoryArgs = args::read(args)?;
         let now = tools.reading.clock.now();
-        let (since, limit) = (args.since(now)?, args.limit());
+        let (since, limit) = (args.since(now)?, args.limit()?);
         let found = tools.reading.found(args.source()?, None).await?;
         let key = &found.document.key;
-        let entries = tools.reading.history(key, since, 0, limit).await?;
-        let list = Envelope::of(HistoryItem::KIND, now, HistoryItem::of(&entries));
-        let text = text::history(&found.row.named(), &list, limit);
+        let mut entries = tools.reading.history(key, since, 0, reading::READ).await?;
+        let total = entries.len();
+        entries.truncate(limit);
+        let mut list = Envelope::of(HistoryItem::KIND, now, HistoryItem::of(&entries));
+        list.total = Some(total);
+        let text = text::history(&found.row.named(), &list, total);
         Ok(Listed { list, text })
     };
     let found = found.await;
@@ -278,7 +289,9 @@ pub(super) async fn attention(tools: Tools, args: JsonObject) -> Result<Answered
         let NoArgs {} = args::read(args)?;
         let sources = tools.reading.sources(None).await?;
         let items = attention::of(&sources.rows, &sources.unusable, &[]);
-        let list = Envelope::of(Attention::KIND, tools.reading.clock.now(), items);
+        let total = items.len();
+        let mut list = Envelope::of(Attention::KIND, tools.reading.clock.now(), items);
+        list.total = Some(total);
         let text = text::attention(&list);
         Ok(Listed { list, text })
     };

@@ -17,7 +17,7 @@ use crate::view::since::Since;
 
 /// Sources and changes in an answer without `limit`, and at most: clients cut or refuse large results.
 const USUAL: u64 = 50;
-const MOST: u64 = 200;
+const MOST: usize = 200;
 
 /// No arguments.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -41,6 +41,7 @@ pub(super) struct ListArgs {
     source: Option<String>,
     /// Sources at most, from 1 to 200; 50 if left out.
     #[serde(deserialize_with = "number")]
+    #[schemars(range(min = 1, max = 200))]
     limit: Option<u64>,
     /// Sources to skip, to read the next part of a long list.
     #[serde(deserialize_with = "number")]
@@ -96,6 +97,7 @@ pub(super) struct HistoryArgs {
     since: Option<String>,
     /// Changes at most, from 1 to 200; 50 if left out.
     #[serde(deserialize_with = "number")]
+    #[schemars(range(min = 1, max = 200))]
     limit: Option<u64>,
 }
 
@@ -122,7 +124,7 @@ impl ListArgs {
         source.map_err(|error: String| Refusal::new(Code::ApiInvalidSource, error))
     }
 
-    pub(super) fn limit(&self) -> usize {
+    pub(super) fn limit(&self) -> Result<usize, Refusal> {
         limit(self.limit)
     }
 
@@ -172,13 +174,20 @@ impl HistoryArgs {
         Ok(since.map(|since| since.before(now)))
     }
 
-    pub(super) fn limit(&self) -> usize {
+    pub(super) fn limit(&self) -> Result<usize, Refusal> {
         limit(self.limit)
     }
 }
 
-fn limit(limit: Option<u64>) -> usize {
-    usize::try_from(limit.unwrap_or(USUAL).clamp(1, MOST)).unwrap_or(1)
+fn limit(limit: Option<u64>) -> Result<usize, Refusal> {
+    let limit = usize::try_from(limit.unwrap_or(USUAL)).unwrap_or(usize::MAX);
+    match limit {
+        1..=MOST => Ok(limit),
+        _ => Err(Refusal::new(
+            Code::ApiInvalidQuery,
+            format!("`limit` must be from 1 to {MOST}, not {limit}"),
+        )),
+    }
 }
 
 fn required<'a>(text: Option<&'a str>, name: &str, example: &str) -> Result<&'a str, Refusal> {
@@ -210,9 +219,9 @@ fn flag<'de, D: Deserializer<'de>>(from: D) -> Result<Option<bool>, D::Error> {
 fn number<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
     let Some(text) = text(from)? else { return Ok(None) };
     let text = text.strip_suffix(".0").unwrap_or(&text);
-    text.parse()
-        .map(Some)
-        .map_err(|_| serde::de::Error::custom("`limit` and `offset` are whole numbers"))
+    text.parse().map(Some).map_err(|_| {
+        serde::de::Error::custom("`limit` must be a whole number from 1 to 200, and `offset` one from 0")
+    })
 }
 
 #[cfg(test)]
@@ -235,8 +244,11 @@ mod tests {
         );
         assert_eq!(args.of.max_age().unwrap().map(|age| age.as_secs()), Some(90));
         let args: ListArgs =
-            of(&json!({"live": "True", "limit": "5000", "platform": "Kick", "source": null})).unwrap();
-        assert_eq!((args.live, args.limit(), args.failing), (Some(true), 200, None));
+            of(&json!({"live": "True", "limit": "20", "platform": "Kick", "source": null})).unwrap();
+        assert_eq!(
+            (args.live, args.limit().unwrap(), args.failing),
+            (Some(true), 20, None)
+        );
         assert_eq!(args.platform().unwrap(), Some(PlatformName::Kick));
         assert!(args.source().unwrap().is_none());
         let args: SourceArgs = of(&json!({"source": 123_456})).unwrap();
@@ -248,7 +260,24 @@ mod tests {
         let args: SourceArgs = of(&json!({"max_age": "soon"})).unwrap();
         assert!(args.source().unwrap_err().detail.contains("twitch:123456"));
         assert_eq!(args.max_age().unwrap_err().code, Code::ApiInvalidMaxAge);
-        assert!(of::<ListArgs>(&json!({"limit": "many"})).is_err());
+        for limit in [
+            json!("many"),
+            json!(-1),
+            json!(0),
+            json!("0"),
+            json!(201),
+            json!(5000),
+        ] {
+            let read = of::<ListArgs>(&json!({"limit": limit}));
+            let refusal = read.and_then(|args| args.limit()).unwrap_err();
+            assert!(
+                refusal.detail.contains("from 1 to 200"),
+                "{limit}: {}",
+                refusal.detail
+            );
+            let read = of::<HistoryArgs>(&json!({"limit": limit}));
+            assert!(read.and_then(|args| args.limit()).is_err(), "{limit}");
+        }
         assert!(of::<SourceArgs>(&json!({"source": "a", "id": "b"})).is_err());
         let args: ListArgs = of(&json!({"platform": "myspace"})).unwrap();
         assert_eq!(args.platform().unwrap_err().code, Code::ApiUnknownPlatform);

@@ -8,6 +8,7 @@
 mod answers;
 mod args;
 mod calls;
+pub mod messages;
 pub mod registration;
 mod resources;
 #[cfg(test)]
@@ -113,7 +114,7 @@ impl ServerHandler for Tools {
         let name = request.name.strip_prefix(self.options.prefix.as_str());
         let Some(tool) = name.and_then(tools::find) else {
             return Err(ErrorData::invalid_params(
-                format!("there is no tool `{}`", request.name),
+                format!("there is no tool `{}`", answers::shown(&request.name)),
                 None,
             ));
         };
@@ -158,7 +159,8 @@ pub async fn serve_stdio(tools: Tools) -> Result<(), Failure> {
         failure.causes.push(cause);
         failure.hint("start `bitbrat mcp` from an MCP client: it reads JSON-RPC messages, one a line")
     };
-    match tools.serve(rmcp::transport::stdio()).await {
+    let transport = messages::Lines::new(tokio::io::stdin(), tokio::io::stdout());
+    match tools.serve(transport).await {
         Ok(running) => {
             let ended = running.waiting().await;
             ended.map(|_| ()).map_err(|error| failed(error.to_string()))

@@ -254,6 +254,12 @@ async fn expected_outcomes_are_never_errors() {
             "api.invalid_source",
         ),
         ("list_sources", json!({"limit": "many"}), "api.invalid_query"),
+        ("list_sources", json!({"limit": 0}), "api.invalid_query"),
+        (
+            "history",
+            json!({"source": "twitch:900200", "limit": 0}),
+            "api.invalid_query",
+        ),
     ] {
         let (value, text) = answered(name, args.clone()).await;
         assert_eq!(value["problem"]["code"], code, "{name} {args}: {value}");
@@ -266,6 +272,44 @@ async fn expected_outcomes_are_never_errors() {
     let (value, _) = answered("is_live", json!({"source": "twitch:900300"})).await;
     assert_eq!(value["items"][0]["answer"], "unknown", "never checked");
     assert!(value.get("problem").is_none());
+}
+
+#[tokio::test]
+async fn argument_in_an_answer_commands_no_terminal() {
+    let hostile = "a\u{202e}b\u{1b}[31m\u{200b}\u{2028}\n";
+    for (name, args) in [
+        ("is_live", json!({"source": hostile})),
+        ("get_source", json!({"source": format!("twitch:{hostile}")})),
+        ("can", json!({"source": "twitch:900200", "action": hostile})),
+        ("history", json!({"source": "twitch:900200", "since": hostile})),
+        ("list_sources", json!({"source": format!("twitch:{hostile}*")})),
+        ("list_sources", json!({"platform": hostile})),
+    ] {
+        let (value, text) = answered(name, args.clone()).await;
+        let detail = value["problem"]["detail"].as_str().unwrap_or_default().to_owned();
+        for shown in [&detail, &text] {
+            let hidden = shown
+                .chars()
+                .find(|c| c.is_control() || crate::secrets::is_invisible(*c));
+            assert_eq!(hidden, None, "{name} {args}: {shown:?}");
+        }
+    }
+    let (_, text) = answered("is_live", json!({"source": "a\u{202e}b"})).await;
+    assert!(text.contains("\\u{202e}"), "{text}");
+}
+
+#[tokio::test]
+async fn every_list_has_its_total() {
+    for (name, args, total) in [
+        ("list_sources", json!({}), 3),
+        ("list_sources", json!({"platform": "kick"}), 1),
+        ("history", json!({"source": "twitch:900200"}), 0),
+    ] {
+        let (value, _) = answered(name, args.clone()).await;
+        assert_eq!(value["total"], total, "{name} {args}");
+    }
+    let (value, _) = answered("attention", json!({})).await;
+    assert_eq!(value["total"], value["items"].as_array().unwrap().len());
 }
 
 #[tokio::test]

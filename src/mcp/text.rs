@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::answers::Refusal;
 use crate::view::answer::{Answer, AnswerItem};
 use crate::view::attention::Attention;
+use crate::view::cell::is_unsafe;
 use crate::view::cells::moment;
 use crate::view::detail::{SourceDetail, VerdictItem};
 use crate::view::envelope::Envelope;
@@ -190,20 +191,23 @@ fn is_stale(item: &Value, field: &str) -> bool {
 }
 
 /// Returns what changed, a line each.
-pub(super) fn history(name: &str, list: &Envelope<HistoryItem>, limit: usize) -> String {
+pub(super) fn history(name: &str, list: &Envelope<HistoryItem>, total: usize) -> String {
     if list.items.is_empty() {
         return format!("No change of {} was observed in this period.", clean(name));
     }
-    let mut text = format!("Changes of {}, newest first:", clean(name));
+    let shown = list.items.len();
+    let cut = if shown < total {
+        format!(" ({shown} of {total}; use `since` or `limit` for the others)")
+    } else {
+        String::new()
+    };
+    let mut text = format!("Changes of {}, newest first{cut}:", clean(name));
     for item in &list.items {
         let _ = write!(text, "\n{}", change(&json(item)));
         if let Some(lasted) = item.lasted_ms {
             let _ = write!(text, ", after {}", humane::duration(lasted));
         }
         let _ = write!(text, " ({})", item.because);
-    }
-    if list.items.len() == limit {
-        text.push_str("\nThere may be older changes; use `since` or `limit`.");
     }
     text
 }
@@ -263,7 +267,7 @@ fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), clean)
 }
 
-/// Returns foreign text on one line.
+/// Returns foreign text on one line, without characters that change its direction.
 fn clean(text: &str) -> String {
-    text.chars().filter(|one| !one.is_control()).take(200).collect()
+    text.chars().filter(|one| !is_unsafe(*one)).take(200).collect()
 }

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
+use crate::secrets::is_invisible;
+
 /// A piece of text with its meaning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cell {
@@ -160,6 +162,19 @@ fn is_direction_mark(c: char) -> bool {
 /// direction of text.
 pub fn is_unsafe(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') || is_direction_mark(c)
+}
+
+/// Writes what a terminal obeys, or no screen shows, in a form that can be read: `\u{202e}`.
+pub fn escaped(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_unsafe(c) || is_invisible(c) {
+            shown.extend(c.escape_unicode());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
 }
 
 /// Escapes what JSON permits in strings and a terminal obeys: C1 controls, the line breaks of Unicode, and marks that change the

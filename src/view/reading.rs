@@ -16,7 +16,7 @@ use crate::view::found::Found;
 use crate::view::sources::{self, Sources, Wanted};
 
 /// Transitions read from the store for a history that is filtered by time.
-const READ: usize = 2000;
+pub const READ: usize = 2000;
 
 /// The part of the configuration that concerns sources.
 #[derive(Debug, Clone, Default)]

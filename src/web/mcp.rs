@@ -12,9 +12,10 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, Query, State};
-use axum::http::HeaderValue;
+use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::http::header::ALLOW;
+use axum::http::{HeaderValue, Method};
+use axum::middleware::{Next, from_fn};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
@@ -34,6 +35,7 @@ use super::problem::Problem;
 use crate::core::code::Code;
 use crate::lifecycle::Stop;
 use crate::mcp::Tools;
+use crate::mcp::messages::{self, Received};
 
 /// Maximum size of a message, in bytes. Calls of these tools have some hundred.
 const BODY: usize = 64 * 1024;
@@ -119,9 +121,28 @@ pub(super) fn router(site: &Site) -> Router<Site> {
     );
     Router::new()
         .nest_service("/mcp", service)
+        .layer(from_fn(readable))
         .route("/sse", get(connect).fallback(async || not_allowed("GET,HEAD")))
         .route("/message", post(message).fallback(async || not_allowed("POST")))
         .layer(DefaultBodyLimit::max(BODY))
+}
+
+/// Answers what is no JSON with the error that JSON-RPC has for it; the SDK answers with a sentence.
+async fn readable(request: Request, next: Next) -> Response {
+    if request.method() != Method::POST {
+        return next.run(request).await;
+    }
+    let (head, body) = request.into_parts();
+    let Ok(body) = axum::body::to_bytes(body, BODY).await else {
+        let detail = format!("A message has at most {BODY} bytes.");
+        return Problem::new(413, Code::ApiInvalidMessage)
+            .detail(detail)
+            .into_response();
+    };
+    if let Received::Refused(response) = messages::read(&body) {
+        return super::answer(400, response);
+    }
+    next.run(Request::from_parts(head, body.into())).await
 }
 
 fn not_allowed(allowed: &'static str) -> Response {

@@ -295,6 +295,30 @@ fn registration_that_cannot_work_is_refused() {
 }
 
 #[test]
+fn invalid_json_on_standard_input_is_answered() {
+    let home = Home::new();
+    let mut pipes = Pipes::start(&home, &["mcp"]);
+    writeln!(pipes.stdin.as_mut().unwrap(), "{{\"jsonrpc\": ").unwrap();
+    let mut line = String::new();
+    pipes.stdout.read_line(&mut line).unwrap();
+    let answer: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(
+        (&answer["error"]["code"], answer.get("id")),
+        (&json!(-32700), Some(&Value::Null))
+    );
+    let refused = pipes.call("list_sources", &json!({"limit": 0}));
+    assert_eq!(
+        refused["structuredContent"]["problem"]["code"],
+        "api.invalid_query"
+    );
+    assert_eq!(
+        pipes.call("list_sources", &json!({}))["structuredContent"]["total"],
+        0
+    );
+    assert_eq!(pipes.end(), 0);
+}
+
+#[test]
 fn a_closed_standard_input_ends_mcp_quietly() {
     let home = Home::new();
     let run = home.run(&["mcp"]).exits(0).never_panics();

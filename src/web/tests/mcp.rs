@@ -99,6 +99,20 @@ impl Following {
 }
 
 #[tokio::test]
+async fn invalid_json_is_answered_with_a_parse_error() {
+    let served = served(None).await;
+    for (text, code) in [("{", -32700), ("no", -32700), ("", -32700), ("[]", -32600)] {
+        let (status, body) = send(&served, "POST", "/mcp", JSON, text).await;
+        let body: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(
+            (status, &body["error"]["code"], body.get("id")),
+            (400, &json!(code), Some(&Value::Null)),
+            "{text}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn both_transports_answer_the_same() {
     let served = served(None).await;
     let question = call("bitbrat_is_live", &json!({"source": "twitch:900200"}));
