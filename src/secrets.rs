@@ -180,7 +180,7 @@ fn is_name(word: &str) -> bool {
 /// Returns whether text has the form of a secret, or of something that contains one.
 fn has_form_of_secret(word: &str) -> bool {
     let lower = word.to_ascii_lowercase();
-    let names_one = |name: &str| lower.contains(name) && !word.starts_with("--");
+    let names_one = |name: &str| lower.contains(name) && !word.starts_with("--") && !is_phrase(word);
     // Longer than any name that is typed, and one run of letters and digits.
     let is_long = word.len() > 25 && word.bytes().all(|byte| byte.is_ascii_alphanumeric());
     is_random(word)
@@ -190,6 +190,14 @@ fn has_form_of_secret(word: &str) -> bool {
             .into_iter()
             .any(names_one)
         || without_credentials(word) != word
+}
+
+/// Returns whether text is one or two short words, such as `read-token` or `passwords`: the name of something rather than its value.
+fn is_phrase(text: &str) -> bool {
+    let words = || text.split(['-', '_', '.']);
+    let is_short = |word: &str| (1..=10).contains(&word.len());
+    words().count() <= 2
+        && words().all(|word| is_short(word) && word.bytes().all(|byte| byte.is_ascii_alphabetic()))
 }
 
 /// Returns whether text in a place where no secret belongs is one by its form. It is stricter than [`is_suspicious`]: a name that
@@ -359,6 +367,13 @@ mod tests {
             ("a1b2c3d4e5f6a7b8c9d0", true),
             ("MTE3.GaBc12.x-y_z01234", true),
             ("web.token abc", true),
+            ("password", false),
+            ("tokens", false),
+            ("my-secret-pass", true),
+            ("read-token", false),
+            ("supersecretpassword", true),
+            ("mytoken1", true),
+            ("token:abc", true),
             ("nats://u:p@h", true),
             ("bot:hunter2@nats:4222", true),
             ("--with-token", false),
@@ -398,7 +413,11 @@ mod tests {
                 "the bot 123456789012345678 left",
                 "the bot 123456789012345678 left",
             ),
-            ("the bot 223456789012345678 left", "the bot *** left"),
+            (
+                "the bot 223456789012345678 left",
+                "the bot 223456789012345678 left",
+            ),
+            ("the bot pixel_meadow_2025_live left", "the bot *** left"),
             ("token: pixel_meadow_2024_live", "token: pixel_meadow_2024_live"),
             ("token: named-s3cret-0123456789", "token: ***"),
         ] {

@@ -12,6 +12,8 @@ use super::{MASK, address, shapes};
 
 /// Shorter ones cannot be distinguished from ordinary text.
 const SHORTEST: usize = 4;
+/// From this length on, a secret is no part of ordinary text.
+const LONG: usize = 16;
 /// Longer ones are files, not tokens.
 const LONGEST: usize = 16 * 1024;
 /// How many are registered; beyond that the oldest quarter is removed. A secret in use is registered again with the next request
@@ -55,7 +57,11 @@ struct Pattern {
 enum Kind {
     /// The secret itself.
     Plain,
-    /// The secret itself, where it could be ordinary text or part of it.
+    /// The secret itself, where it could be a number or part of one. Only digits beside it make it a part of something else.
+    Number,
+    /// The secret itself, where it could be part of ordinary text: `live2024` is one of `notlive20245`.
+    Part,
+    /// The secret itself, where it could be ordinary text.
     Word,
     /// Within something that was encoded as a whole.
     Encoded,
@@ -110,7 +116,7 @@ impl Registry {
             self.note(secret.as_bytes(), Kind::Word);
             return;
         }
-        self.note(secret.as_bytes(), Kind::Plain);
+        self.note(secret.as_bytes(), kind_of(secret));
         // What resembles an encoding in the secret itself (`%cc`) is decoded together with the text around it.
         let mut decoded = Decoded::once(secret.as_bytes(), None);
         for _ in 1..ROUNDS {
@@ -230,12 +236,16 @@ impl Pattern {
             .take_while(|(own, other)| **own == other.to_ascii_lowercase())
             .count();
         let whole = same == self.folded.len();
+        let is_cut = same >= CUT && same * 2 >= self.folded.len();
         let end = start + same;
+        let is_word = || stands_alone(text, start, end, u8::is_ascii_alphanumeric);
         match self.kind {
-            Kind::Plain => (whole || (same >= CUT && same * 2 >= self.folded.len())).then_some((start, end)),
-            Kind::Word => {
-                (whole && scope == Scope::Foreign && stands_alone(text, start, end)).then_some((start, end))
+            Kind::Plain => (whole || is_cut).then_some((start, end)),
+            Kind::Number => {
+                (whole && stands_alone(text, start, end, u8::is_ascii_digit)).then_some((start, end))
             }
+            Kind::Part => ((whole || is_cut) && is_word()).then_some((start, end)),
+            Kind::Word => (whole && scope == Scope::Foreign && is_word()).then_some((start, end)),
             Kind::Encoded => whole.then(|| encoded_run(text, start, end)),
         }
     }
@@ -264,15 +274,28 @@ fn encoded_run(text: &[u8], start: usize, end: usize) -> (usize, usize) {
     (start - before, end + after)
 }
 
-fn stands_alone(text: &[u8], start: usize, end: usize) -> bool {
-    let part = |byte: &u8| byte.is_ascii_alphanumeric();
-    !text[..start].last().is_some_and(part) && !text.get(end).is_some_and(part)
+/// Whether neither neighbor of a part of a text continues it.
+fn stands_alone(text: &[u8], start: usize, end: usize, continues: fn(&u8) -> bool) -> bool {
+    !text[..start].last().is_some_and(continues) && !text.get(end).is_some_and(continues)
+}
+
+/// Returns how a secret that can be distinguished from ordinary text is found. One of digits alone, or a short one of letters and
+/// digits, is also found by chance, as a part of ids, names and dates.
+fn kind_of(secret: &str) -> Kind {
+    let are_all = |part: fn(&u8) -> bool| secret.as_bytes().iter().all(part);
+    if are_all(u8::is_ascii_digit) {
+        Kind::Number
+    } else if secret.len() < LONG && are_all(u8::is_ascii_alphanumeric) {
+        Kind::Part
+    } else {
+        Kind::Plain
+    }
 }
 
 /// Whether a secret can be distinguished from ordinary text.
 fn is_strong(secret: &str) -> bool {
     let has_more_than_letters = secret.bytes().any(|byte| !byte.is_ascii_alphabetic());
-    secret.len() >= 16 || (secret.len() >= 8 && has_more_than_letters)
+    secret.len() >= LONG || (secret.len() >= 8 && has_more_than_letters)
 }
 
 fn key(text: &[u8]) -> Option<[u8; KEY]> {
@@ -440,6 +463,40 @@ mod tests {
             "user bot, password ***!"
         );
         assert_eq!(foreign(&registry, "platforms"), "platforms");
+    }
+
+    #[test]
+    fn short_secret_is_masked_alone_and_not_within_ids_and_names() {
+        let registry = knowing(&["12345678", "test2024", "20261201", "123456789012345678"]);
+        for (text, shown) in [
+            ("twitch:123456789 is live", "twitch:123456789 is live"),
+            ("stream 9912345678", "stream 9912345678"),
+            ("the streamer test20245 is live", "the streamer test20245 is live"),
+            ("latest2024", "latest2024"),
+            ("202612011530", "202612011530"),
+            ("guild 1123456789012345678", "guild 1123456789012345678"),
+            ("password 12345678.", "password ***."),
+            ("pw12345678", "pw***"),
+            ("twitch:12345678", "twitch:***"),
+            ("u_test2024:TEST2024", "u_***:***"),
+        ] {
+            assert_eq!(registry.mask(text, Scope::Own), shown, "{text}");
+        }
+        for text in ["twitch:123456789 of latest2024", "test20245"] {
+            assert_eq!(foreign(&registry, text), text);
+        }
+        for text in [
+            "password=test2024&x",
+            "a%3Dtest2024",
+            "\"\\ntest2024\"",
+            "YTp0ZXN0MjAyNA==",
+        ] {
+            let masked = foreign(&registry, text);
+            assert!(
+                masked.contains(MASK) && !masked.contains("test"),
+                "{text}: {masked}"
+            );
+        }
     }
 
     #[test]

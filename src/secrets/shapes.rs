@@ -59,7 +59,10 @@ fn after_scheme(text: &[u8], at: usize) -> Option<(usize, usize)> {
         return None;
     }
     let end = at + 1 + text[at + 1..].iter().take_while(|byte| is_part(**byte)).count();
-    looks_random(&text[at + 1..end]).then_some((at + 1, end))
+    // Tokens contain letters, unlike the ids of accounts and guilds: `the bot 123456789012345678`.
+    let found = &text[at + 1..end];
+    let is_token = looks_random(found) && found.iter().any(u8::is_ascii_alphabetic);
+    is_token.then_some((at + 1, end))
 }
 
 fn is_part(byte: u8) -> bool {
@@ -106,6 +109,10 @@ mod tests {
                 "http://***@proxy:3128/ failed",
             ),
             ("invalid token: expired", "invalid token: expired"),
+            (
+                "the bot 423456789012345678 left",
+                "the bot 423456789012345678 left",
+            ),
             ("the bot internationalization", "the bot internationalization"),
             (
                 "missing scope moderator:read:chatters",
