@@ -129,6 +129,25 @@ const fits = async (page, name) => {
   const [needed, there] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
   if (needed > there) problems.push(`${name} is ${needed} pixels wide on a screen of ${there}`);
 };
+// Checks pages in both color schemes on a large and a small screen. A page is its name, its path and the status of its response.
+const onEveryScreen = async (pages, further = async () => {}) => {
+  for (const colorScheme of ["light", "dark"]) {
+    for (const [device, viewport] of [["desktop", { width: 1280, height: 900 }], ["phone", { width: 390, height: 844 }]]) {
+      for (const [name, path, status] of pages) {
+        expectsFailures = status !== 200;
+        const other = await open(browser, { viewport, colorScheme, reducedMotion: "reduce" });
+        const found = (await other.goto(origin + path)).status();
+        if (found !== status) problems.push(`${name} has the status ${found}`);
+        if (await other.locator("#state").count()) await until("updates", async () => (await text(other, "#state")) === "live");
+        await fits(other, `${name} on a ${device}`);
+        await accessible(other, `${name}, ${colorScheme}, ${device}`);
+        await further(other, name, device, colorScheme);
+        await other.context().close();
+        expectsFailures = false;
+      }
+    }
+  }
+};
 const step = async (name, work) => {
   const from = Date.now();
   await work();
@@ -229,24 +248,22 @@ try {
     return items.filter((item) => item.status === "CONNECTED" && item.stale.length === 0).length >= 16;
   });
   await step("pages are accessible and fit their screens", async () => {
-    for (const colorScheme of ["light", "dark"]) {
-      for (const [device, viewport] of [["desktop", { width: 1280, height: 900 }], ["phone", { width: 390, height: 844 }]]) {
-        for (const [name, path] of [["index", "/"], ["source", "/sources/twitch:777001"], ["public", "/public"], ["debug", "/_debug"], ["missing", "/sources/twitch:1"]]) {
-          expectsFailures = name === "missing";
-          const other = await open(browser, { viewport, colorScheme, reducedMotion: "reduce" });
-          await other.goto(origin + path);
-          if (path === "/" || name === "source") await until("updates", async () => (await text(other, "#state")) === "live");
-          await fits(other, `${name} on a ${device}`);
-          await accessible(other, `${name}, ${colorScheme}, ${device}`);
-          if (["index", "source"].includes(name)) {
-            if (name === "source" && device === "desktop") await other.setViewportSize({ width: 1280, height: 1400 });
-            await other.screenshot({ path: join(pictures, `${name}-${device}-${colorScheme}.png`) });
-          }
-          await other.context().close();
-          expectsFailures = false;
-        }
+    await onEveryScreen([
+      ["index", "/", 200], ["index, filtered", "/?show=failing&sort=name", 200], ["index, nothing found", "/?q=nobody", 200],
+      ["source", "/sources/twitch:777001", 200], ["source, kick", "/sources/kick:888001", 200], ["source, discord", "/sources/discord:888001", 200],
+      ["public", "/public", 200], ["debug", "/_debug", 200],
+      ["error, no such source", "/sources/twitch:1", 404], ["error, no such path", "/nothing", 404], ["error, no source", "/sources/myspace:1", 400],
+    ], async (other, name, device, colorScheme) => {
+      if (name === "index") {
+        await other.keyboard.press("?");
+        await accessible(other, `help, ${colorScheme}, ${device}`);
+        await other.keyboard.press("Escape");
       }
-    }
+      if (["index", "source"].includes(name)) {
+        if (name === "source" && device === "desktop") await other.setViewportSize({ width: 1280, height: 1400 });
+        await other.screenshot({ path: join(pictures, `${name}-${device}-${colorScheme}.png`) });
+      }
+    });
     const narrow = await open(browser, { viewport: { width: 320, height: 700 } });
     for (const path of ["/", "/sources/twitch:777001"]) {
       await narrow.goto(origin + path);
@@ -264,6 +281,41 @@ try {
     await plain.click("button[type=submit]");
     if ((await plain.locator(".sources tbody tr").count()) !== 1) problems.push("the search does not find one source");
     await plain.context().close();
+  });
+
+  await step("the forms of the login are accessible, and a logout leads every page to one", async () => {
+    await page.context().close();
+    await stop();
+    env.BITBRAT_WEB_TOKEN = "a-token-of-this-test";
+    await start();
+    const submit = async (other, token) => {
+      await other.fill("#token", token);
+      await Promise.all([other.waitForNavigation(), other.click("button[type=submit]")]);
+    };
+    await onEveryScreen([["login", "/login", 200], ["login, before a page", "/sources/twitch:777001", 401]], async (other, name, device, colorScheme) => {
+      // Five wrong tokens a minute are answered, and then refused.
+      if (name !== "login") return;
+      expectsFailures = true;
+      await submit(other, "wrong");
+      await accessible(other, `login, refused, ${colorScheme}, ${device}`);
+    });
+    expectsFailures = true;
+    const other = await open(browser);
+    await other.goto(`${origin}/sources/twitch:777001`);
+    await submit(other, env.BITBRAT_WEB_TOKEN);
+    const tab = await other.context().newPage();
+    await tab.goto(`${origin}/`);
+    await until("updates", async () => (await text(tab, "#state")) === "live");
+    const answer = await other.evaluate(() => fetch("../logout", { method: "POST", redirect: "manual" }).then((found) => found.type));
+    if (answer !== "opaqueredirect") problems.push(`the logout was answered with ${answer}`);
+    await until("the form in the other tab", async () => tab.locator("#token").isVisible(), 10_000);
+    for (let attempt = 0; attempt < 6; attempt += 1) await submit(tab, "wrong");
+    if (!/Too many/.test(await text(tab, ".bad"))) problems.push(`after many wrong tokens the form says ${await text(tab, ".bad")}`);
+    for (const colorScheme of ["light", "dark"]) {
+      await tab.emulateMedia({ colorScheme });
+      await accessible(tab, `login, too many wrong tokens, ${colorScheme}`);
+    }
+    await other.context().close();
   });
 } catch (error) {
   failed = true;
