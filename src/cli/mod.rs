@@ -42,6 +42,7 @@ use crate::config::{self, Configuration};
 use crate::failure::{self, ExitCode, Failure};
 use crate::secrets;
 use crate::telemetry::{self, Appearance};
+use crate::view::cell::escaped;
 
 /// Runs a command line and returns its exit code.
 pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -402,6 +403,9 @@ fn section(page: &mut String, label: &str, tone: Tone, text: &str, style: output
     let lead = wrap::width(label) + 1;
     let mut first = true;
     for paragraph in text.lines() {
+        // What was typed, or received, may be in it.
+        let shown = escaped(paragraph);
+        let paragraph = shown.as_str();
         let lines = match style.width {
             Some(width) => {
                 let width = usize::from(width).max(40);
@@ -477,6 +481,18 @@ mod tests {
             page,
             "error: the store of documents cannot be opened at this\n    moment\n  hint: run `bitbrat doctor store` to \
              see what is wrong with\n    it, then try again\n"
+        );
+    }
+
+    #[test]
+    fn failure_shows_typed_text_that_commands_a_terminal_escaped() {
+        let failure = Failure::new(
+            ExitCode::NoSuchSource,
+            "there is no source `a\u{202e}b\u{1b}[31m`",
+        );
+        assert_eq!(
+            render_failure(&failure, output::Style::PLAIN),
+            "error: there is no source `a\\u{202e}b\\u{1b}[31m`\n"
         );
     }
 }
