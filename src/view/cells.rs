@@ -36,10 +36,10 @@ pub fn moment(at: Timestamp) -> String {
 
 /// Shows when a stream began.
 pub fn session_start(session: &Session) -> Cell {
-    session.start.map(moment).map_or_else(
-        || Cell::label("start unknown").tone(Tone::Dim),
-        |start| Cell::new(start),
-    )
+    session
+        .start
+        .map(moment)
+        .map_or_else(|| Cell::label("start unknown").tone(Tone::Dim), Cell::new)
 }
 
 /// Shows when a stream ended, as exactly as that is proven.

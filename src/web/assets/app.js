@@ -24,8 +24,7 @@
     if ($("script[src]").src !== new URL($("script[src]", page).getAttribute("src"), location.href).href) return location.reload();
     put($("main", page).innerHTML);
   }).catch(() => {});
-  // A refused stream does not say why. After a logout the page is the form of the login.
-  const asked = () => fetch(url).then((r) => { r.body?.cancel(); if (r.status === 401) location.reload(); }).catch(() => {});
+  const check = /* whether a refused stream means a logout */ () => fetch(url).then((r) => { r.body?.cancel(); if (r.status === 401) location.reload(); }).catch(() => {});
   const open = () => {
     close();
     source = new EventSource(url);
@@ -34,7 +33,7 @@
     source.addEventListener("say", (e) => { $("#announce").textContent = e.data; });
     source.addEventListener("beat", alive);
     source.addEventListener("reload", reload);
-    source.onerror = () => source?.readyState === 2 ? (again(), asked()) : state("reconnecting…", "wait");
+    source.onerror = () => source?.readyState === 2 ? (again(), check()) : state("reconnecting…", "wait");
   };
   const short = (s) => s < 60 ? s + "s" : s < 3600 ? Math.floor(s / 60) + "m" : s < 86400 ? Math.floor(s / 3600) + "h" : Math.floor(s / 86400) + "d";
   setInterval(() => {
