@@ -10,6 +10,8 @@ mod credentials;
 mod edit;
 mod exposed;
 mod file_path;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod google;
 mod key;
 mod keys;

@@ -9,6 +9,8 @@ mod accounts;
 mod close;
 mod connection;
 mod events;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod hub;
 mod kinds;
 mod listener;
