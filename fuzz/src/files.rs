@@ -44,7 +44,8 @@ pub fn env_file(data: &[u8]) {
             }
             let quoted = variables
                 .iter()
-                .filter(|(_, value)| !value.contains(['\'', '\n', '\r']))
+                // An apostrophe ends the quotes, and a backslash before them hides their end: both are reported as malformed.
+                .filter(|(_, value)| !value.contains(['\'', '\n', '\r']) && !value.ends_with('\\'))
                 .map(|(name, value)| format!("{name}='{value}'\n"))
                 .collect::<String>();
             let again = config::fuzzing::env_file(&quoted).expect("quoted values can be read");
