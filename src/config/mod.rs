@@ -11,6 +11,8 @@ mod edit;
 mod exposed;
 mod file_path;
 mod fleet;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod google;
 mod key;
 mod keys;

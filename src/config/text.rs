@@ -136,11 +136,11 @@ pub(super) fn env_file(text: &str) -> Result<EnvFile, usize> {
             }
             Err(dotenvy::Error::LineParse(line, _)) => {
                 let line = line.lines().next().unwrap_or_default();
-                // It quotes the line, or only the value in it.
-                let before = literal
-                    .lines()
-                    .take_while(|other| !other.trim_end().ends_with(line));
-                return Err(before.count() + 1);
+                // It quotes the line, or only the value in it; without a comment, behind which a blank may be left.
+                let position = |quotes: &dyn Fn(&str) -> bool| literal.lines().position(quotes);
+                let found = position(&|other| other.trim_end().ends_with(line))
+                    .or_else(|| position(&|other| other.contains(line.trim_end())));
+                return Err(found.unwrap_or_default() + 1);
             }
             Err(_) => return Err(1),
         }
@@ -305,6 +305,8 @@ mod tests {
             assert_eq!(value(line).as_deref(), expected, "{line}");
         }
         assert_eq!(env_file("A=\"1\n2\"\n\nB=x\nC=d e\n"), Err(5));
+        assert_eq!(env_file("A=1\nc1{ # why\nB=2\n"), Err(2));
+        assert_eq!(env_file("c1{\u{7} # "), Err(1));
         assert_eq!(env_file("A=1\nA=2").unwrap().variables["A"], "1");
     }
 

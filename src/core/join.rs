@@ -111,3 +111,45 @@ impl<T: Ord, const N: usize> Join for Greatest<T, N> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn members(set: &Greatest<u8, 2>) -> Vec<u8> {
+        set.iter().copied().collect()
+    }
+
+    #[test]
+    fn bounded_set_keeps_the_greatest_members() {
+        let mut set = Greatest::<u8, 2>::default();
+        assert_eq!((set.len(), set.is_empty()), (0, true));
+        for (member, expected) in [(3, vec![3]), (1, vec![1, 3]), (2, vec![2, 3]), (1, vec![2, 3])] {
+            set.join(Greatest::of(member));
+            assert_eq!((members(&set), set.len()), (expected.clone(), expected.len()));
+            assert!(!set.is_empty());
+        }
+        set.retain(|member| *member > 2);
+        assert_eq!(members(&set), [3]);
+    }
+
+    #[test]
+    fn newer_value_wins_and_a_missing_one_changes_nothing() {
+        let at = |seconds| Timestamp::EPOCH.plus_secs(seconds);
+        let mut known = None;
+        for (more, expected) in [
+            (None, None),
+            (Some((1, 'a')), Some((1, 'a'))),
+            (Some((2, 'b')), Some((2, 'b'))),
+            (Some((1, 'z')), Some((2, 'b'))),
+            // At the same time, the greater value wins in whichever order they arrive.
+            (Some((2, 'a')), Some((2, 'b'))),
+            (Some((2, 'c')), Some((2, 'c'))),
+            (None, Some((2, 'c'))),
+        ] {
+            known.join(more.map(|(seconds, value)| Newest::new(at(seconds), value)));
+            let expected = expected.map(|(seconds, value)| Newest::new(at(seconds), value));
+            assert_eq!(known, expected, "{more:?}");
+        }
+    }
+}

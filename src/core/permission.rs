@@ -862,4 +862,89 @@ mod tests {
         assert!(scopes_of(PlatformName::Twitch).contains(&"user:read:chat"));
         assert!(scopes_of(PlatformName::Discord).is_empty());
     }
+
+    #[test]
+    fn abilities_are_listed_with_their_labels() {
+        let abilities = Abilities::of(PlatformName::Twitch, &may_do_all(PlatformName::Twitch));
+        let labels: Vec<_> = abilities.yes().map(Ability::label).collect();
+        assert_eq!(labels, ["chat", "moderate", "manage"]);
+        assert!(Abilities::default().is_unknown(), "nothing was evaluated");
+    }
+
+    #[test]
+    fn limits_of_a_yes_belong_to_the_actions_that_have_them() {
+        let limits = not_covered(PlatformName::Kick, "send-chat");
+        assert_eq!(limits.len(), 1);
+        assert!(limits[0].contains("followers-only"), "{limits:?}");
+        assert_eq!(not_covered(PlatformName::Kick, "timeout"), [""; 0]);
+    }
+
+    #[test]
+    fn ban_that_was_never_checked_is_named_where_it_matters() {
+        const BAN: Option<&str> = Some("a ban by the channel");
+        let unchecked = evidence(&[]);
+        let checked = evidence(&[(100, &[], &[BANNED], &[])]);
+        let of = |need| Action::new("test", "a test", need);
+        for (action, expected) in [
+            (of(Need::Not(BANNED)), BAN),
+            (of(Need::All(&[Need::Held("A"), Need::Not(BANNED)])), BAN),
+            (of(Need::Not("OTHER")), None),
+            (of(Need::All(&[Need::Held("A"), Need::Held(BANNED)])), None),
+            (of(Need::Any(&[Need::Not(BANNED)])), None),
+            (of(Need::Held(BANNED)), None),
+        ] {
+            let platform = PlatformName::Twitch;
+            assert_eq!(
+                not_known(facts(platform, &unchecked), &action),
+                expected,
+                "{action:?}"
+            );
+            assert_eq!(not_known(facts(platform, &checked), &action), None, "{action:?}");
+        }
+    }
+
+    #[test]
+    fn scopes_of_a_platform_are_sorted_without_prefix_and_once() {
+        let scopes = scopes_of(PlatformName::Kick);
+        assert!(scopes.contains(&"chat:write"), "{scopes:?}");
+        assert!(scopes.is_sorted_by(|one, next| one < next), "{scopes:?}");
+        assert!(
+            scopes.iter().all(|scope| !scope.starts_with("scope:")),
+            "{scopes:?}"
+        );
+    }
+
+    #[test]
+    fn answer_is_as_old_as_the_evidence_that_decides_it() {
+        use Allowed::{No, Unknown, Yes};
+        const ALL: Need = Need::All(&[Need::Held("A"), Need::Held("B")]);
+        const ANY: Need = Need::Any(&[Need::Held("A"), Need::Held("B")]);
+        let answered = |a: Allowed, b: Allowed, need: &Need| {
+            let one = |allowed, name: &'static [&'static str]| match allowed {
+                Yes => (name, &[][..], &[][..]),
+                No => (&[][..], name, &[][..]),
+                Unknown => (&[][..], &[][..], name),
+            };
+            let (granted, denied, unknown) = one(a, &["A"]);
+            let first = (10, granted, denied, unknown);
+            let (granted, denied, unknown) = one(b, &["B"]);
+            let evidence = evidence(&[first, (20, granted, denied, unknown)]);
+            let answer = answer(facts(PlatformName::Twitch, &evidence), need);
+            (answer.allowed, answer.permissions_at, answer.missing.join(", "))
+        };
+        for (a, b, need, allowed, second, missing) in [
+            (Yes, Yes, &ALL, Yes, 10, ""),
+            (Yes, No, &ALL, No, 20, "B"),
+            (No, No, &ALL, No, 10, "A, B"),
+            (Unknown, No, &ALL, No, 20, "B"),
+            (Unknown, Yes, &ALL, Unknown, 10, ""),
+            (Yes, Yes, &ANY, Yes, 20, ""),
+            (Yes, No, &ANY, Yes, 10, ""),
+            (No, No, &ANY, No, 10, "A or B"),
+            (No, Unknown, &ANY, Unknown, 10, ""),
+        ] {
+            let expected = (allowed, Some(at(second)), missing.to_owned());
+            assert_eq!(answered(a, b, need), expected, "{a:?} {b:?} {need:?}");
+        }
+    }
 }

@@ -91,6 +91,9 @@ struct Client {
     untrusting: Option<String>,
 }
 
+/// The longest wait that a response can request. It is added to times, and no documented limit lasts longer.
+const LONGEST_WAIT: Duration = Duration::from_hours(24);
+
 /// A response, read to its end.
 #[derive(Debug, Clone)]
 pub struct Answer {
@@ -383,10 +386,14 @@ impl Answer {
         self.header("date").filter(|_| fresh).and_then(parse_http_date)
     }
 
-    /// Returns how long the platform requests us to wait, by `Retry-After` or `Ratelimit-Reset` (Unix seconds).
+    /// Returns how long the platform requests us to wait, by `Retry-After` or `Ratelimit-Reset` (Unix seconds); at most a day.
     ///
     /// Both are relative to the response's own date, so that a wrong clock here does not matter.
     pub fn requested_wait(&self) -> Option<Duration> {
+        self.unbounded_wait().map(|wait| wait.min(LONGEST_WAIT))
+    }
+
+    fn unbounded_wait(&self) -> Option<Duration> {
         let now = self.server_date().unwrap_or(self.received_at);
         if let Some(text) = self.header(RETRY_AFTER.as_str()) {
             let seconds = text.trim().parse::<f64>().ok().filter(|seconds| *seconds >= 0.0);
@@ -491,6 +498,8 @@ mod tests {
             (vec![date, ("ratelimit-reset", "1777661000")], Some(0)),
             (vec![("retry-after", "soon")], None),
             (vec![("retry-after", "1e30")], None),
+            (vec![("retry-after", "1e19")], Some(86_400)),
+            (vec![("ratelimit-reset", "9223372036854775807")], Some(86_400)),
             (vec![], None),
         ] {
             let wait = answer(429, &headers, "").requested_wait();

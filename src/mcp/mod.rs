@@ -8,6 +8,8 @@
 mod answers;
 mod args;
 mod calls;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod messages;
 pub mod registration;
 mod resources;

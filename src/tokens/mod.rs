@@ -5,6 +5,8 @@
 mod documents;
 mod file;
 mod firestore;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod intent;
 mod journal;
 #[cfg(all(feature = "keyring", target_os = "linux"))]

@@ -147,4 +147,26 @@ mod tests {
         assert_eq!((admitted, gone), (vec![true, false, false, false], Vec::new()));
         assert_eq!((rest.dropped, rest.deferred), (1, vec![source(3)]));
     }
+
+    #[test]
+    fn superseded_heartbeat_makes_room_in_a_full_queue() {
+        let (admitted, gone, rest) = admit(1, &[(1, Heartbeat)], &[(1, Transition)]);
+        assert_eq!((admitted, gone), (vec![true], vec![1]));
+        assert_eq!((rest.dropped, rest.deferred), (0, Vec::new()));
+    }
+
+    #[test]
+    fn heartbeat_is_evicted_beside_one_that_is_superseded() {
+        let waiting = [(1, Heartbeat), (2, Heartbeat), (3, Heartbeat)];
+        let (admitted, gone, rest) = admit(3, &waiting, &[(1, Transition), (4, Transition)]);
+        assert_eq!((admitted, gone), (vec![true; 2], vec![1, 2]));
+        assert_eq!((rest.dropped, rest.deferred), (1, Vec::new()));
+    }
+
+    #[test]
+    fn new_heartbeats_take_the_remaining_capacity_only() {
+        let (admitted, gone, rest) = admit(2, &[(1, Transition)], &[(2, Heartbeat), (3, Heartbeat)]);
+        assert_eq!((admitted, gone), (vec![true, false], Vec::new()));
+        assert_eq!((rest.dropped, rest.deferred), (1, Vec::new()));
+    }
 }

@@ -246,4 +246,32 @@ mod tests {
         let held = |source: &SourceKey| *source == key(1);
         assert_eq!(queue.next(9, 0, &held).len(), 1);
     }
+
+    #[test]
+    fn stored_number_of_a_class_is_read_back() {
+        for class in [Transition, Baseline, Heartbeat] {
+            assert_eq!(Class::from_number(class as u8), class);
+        }
+        assert_eq!(Class::from_number(9), Heartbeat, "of a later version");
+    }
+
+    #[test]
+    fn waiting_events_are_counted_by_source_and_class() {
+        let mut queue = queue(&[(1, 1, Transition), (2, 1, Heartbeat), (3, 2, Heartbeat)]);
+        let sources = |queue: &Queue| queue.sources().cloned().collect::<BTreeSet<_>>();
+        assert_eq!(sources(&queue), BTreeSet::from([key(1), key(2)]));
+        assert_eq!((queue.len(), queue.heartbeats(), queue.is_empty()), (3, 2, false));
+        for (seq, id) in [(1, 1), (2, 1), (3, 2), (3, 2)] {
+            queue.remove(seq, &key(id));
+        }
+        assert_eq!(sources(&queue), BTreeSet::new());
+        assert_eq!((queue.len(), queue.heartbeats(), queue.is_empty()), (0, 0, true));
+    }
+
+    #[test]
+    fn events_that_may_be_sent_are_marked_as_urgent_or_not() {
+        let queue = queue(&[(1, 1, Heartbeat), (2, 1, Transition), (3, 2, Baseline)]);
+        let next = queue.next(9, 9, &|_| false);
+        assert_eq!(next, [(1, key(1), true), (3, key(2), false)]);
+    }
 }

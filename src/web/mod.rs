@@ -57,6 +57,8 @@ use crate::telemetry::names;
 use crate::view::reading::{ConfiguredNow, Reading};
 use crate::watch::overview::{Overview, View};
 use crate::watch::viewers::Viewers;
+#[cfg(fuzzing)]
+pub use api::fuzzing;
 
 /// Timeout of a request until its response begins, its body included. Pages are read from memory and the store.
 const ANSWER: Duration = Duration::from_secs(10);

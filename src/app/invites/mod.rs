@@ -7,7 +7,7 @@
 pub mod callback;
 mod file;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use tracing::{info, warn};
 
 pub use file::{Invite, InviteFile, LIFETIME_SECS, Outcome, Person};
@@ -143,6 +143,7 @@ async fn try_receive(
     let Some(invite) = blocking(move || own.take(&text, now)).await? else {
         return Ok(Received::Unknown);
     };
+    secrets::register(code.expose_secret());
     let adapter = app.platforms.get(invite.platform).await?;
     let judged = redeem(app, adapter.as_ref(), &invite, &code).await;
     let outcome = match judged {

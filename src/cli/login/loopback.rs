@@ -18,12 +18,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use secrecy::ExposeSecret as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::platforms::kit::oauth::callback::{self, Callback, is_prefetch};
+use crate::secrets;
 
 /// The path of the redirect address.
 pub const PATH: &str = "/callback";
@@ -239,6 +241,9 @@ fn result(query: &str, state: &str) -> Judged {
     if aws_lc_rs::constant_time::verify_slices_are_equal(given.as_bytes(), state.as_bytes()).is_err() {
         return Judged::WrongState;
     }
+    if let Some(Callback::Code(code)) = &callback {
+        secrets::register(code.expose_secret());
+    }
     callback.map_or(Judged::Answer(StatusCode::BAD_REQUEST), Judged::Callback)
 }
 
@@ -263,8 +268,6 @@ fn refused_page() -> Response<String> {
 
 #[cfg(test)]
 mod tests {
-    use secrecy::ExposeSecret as _;
-
     use super::*;
 
     const HOST_NAME: &str = "localhost:17563";
@@ -281,6 +284,15 @@ mod tests {
             Judged::WrongState => "wrong state".to_owned(),
             Judged::Callback(Callback::Code(code)) => format!("code {}", code.expose_secret()),
             Judged::Callback(Callback::Refused(error)) => format!("refused {error}"),
+        }
+    }
+
+    #[test]
+    fn only_a_code_with_the_right_state_is_masked_from_then_on() {
+        for (state, masked) in [("wrong", false), ("right", true)] {
+            let code = format!("callback-0451-{state}-Vx9qT2");
+            judged("GET", &format!("/callback?code={code}&state={state}"), &[]);
+            assert_eq!(!secrets::mask(&code).contains(&code), masked, "{state}");
         }
     }
 

@@ -154,8 +154,12 @@ impl SourceDocument {
             .metadata
             .map_or_else(Map::new, |metadata| metadata.members_but(derived));
         let metadata = bounded(metadata);
+        // Until the name is known, the name in the address is written in its place, and must follow its changes.
+        let is_from_address = |name: &String| profile.get("slug").is_some_and(|slug| slug.value == *name);
         let display_name = match parts.display_name {
-            Some(Value::String(name)) if !profile.contains_key("displayName") => Some(name),
+            Some(Value::String(name)) if !profile.contains_key("displayName") && !is_from_address(&name) => {
+                Some(name)
+            }
             _ => None,
         };
         let known = Self::from_knowledge(key, Knowledge { evidence, counters });

@@ -169,6 +169,30 @@ fn stored_integers_that_come_back_as_doubles_are_read() {
 }
 
 #[test]
+fn name_from_the_address_follows_its_change_after_a_restart() {
+    let key: SourceKey = "kick:7".parse().unwrap();
+    let slug = |name: &str, seconds| {
+        let fields = BTreeMap::from([("slug".to_owned(), name.to_owned())]);
+        Knowledge::from(&Observation::new(
+            &key,
+            at(seconds),
+            "kick.api",
+            Fact::Profile { fields },
+        ))
+    };
+    let document = SourceDocument::from_knowledge(key.clone(), slug("ada", 0));
+    let mut read = SourceDocument::from_text(key.clone(), &document.to_text()).unwrap();
+    assert_eq!(read, document);
+    assert!(read.is_all_ours());
+    read.join(slug("lovelace", 1));
+    assert_eq!(read.display_name(), Some("lovelace"));
+    let foreign = json!({"displayName": "Ada L."});
+    let mut imported = SourceDocument::from_stored(key.clone(), foreign).unwrap();
+    imported.join(slug("ada", 0));
+    assert_eq!(imported.display_name(), Some("Ada L."));
+}
+
+#[test]
 fn a_newer_schema_version_is_refused_in_every_form() {
     for newer in [
         json!(99),

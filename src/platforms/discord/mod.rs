@@ -10,6 +10,8 @@ mod connection;
 pub mod descriptor;
 mod doctor;
 mod facts;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod gateway;
 mod guild_list;
 mod limits;

@@ -125,7 +125,9 @@ impl Client {
                 }
                 Err(error) => error,
             };
-            let again = call.repeatable || never_sent;
+            // A longer wait would hold up everything else that the probe requests; the next probe tries again.
+            let is_short = requested_wait.is_none_or(|wait| wait <= self.patience);
+            let again = (call.repeatable || never_sent) && is_short;
             let blocked = is_blocked(&error);
             match error {
                 PlatformError::RateLimited { .. } => {
@@ -135,7 +137,7 @@ impl Client {
                     }
                 }
                 error if blocked => {
-                    if attempt >= BLOCKED_ATTEMPTS {
+                    if attempt >= BLOCKED_ATTEMPTS || !is_short {
                         self.rate_limiter.blocked(requested_wait, &error);
                     }
                     if attempt >= BLOCKED_ATTEMPTS || !again {
@@ -143,12 +145,7 @@ impl Client {
                     }
                     self.pause(attempt, requested_wait).await;
                 }
-                PlatformError::Unavailable { .. }
-                    if is_retryable
-                        && again
-                        && attempt < ATTEMPTS
-                        && requested_wait.is_none_or(|wait| wait <= self.patience) =>
-                {
+                PlatformError::Unavailable { .. } if is_retryable && again && attempt < ATTEMPTS => {
                     self.pause(attempt, requested_wait).await;
                 }
                 PlatformError::Unreadable { .. } if open && again && attempt < ATTEMPTS => {

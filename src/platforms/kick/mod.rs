@@ -9,6 +9,8 @@ mod badges;
 mod client;
 pub mod descriptor;
 mod facts;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod memory;
 mod oauth;
 mod options;

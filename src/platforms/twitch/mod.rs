@@ -6,6 +6,8 @@
 
 pub mod descriptor;
 pub mod eventsub;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod helix;
 mod lists;
 mod map;

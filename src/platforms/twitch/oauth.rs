@@ -247,23 +247,7 @@ impl Provider for OAuth {
             .request(Method::POST, below(&self.base, "device"))
             .form(&[("client_id", client.id), ("scopes", scopes)]);
         let outcome = self.send(request, meter).await;
-        Some(
-            read_answer::<StartedDevice>(outcome, true, "a device code").map(|started| DeviceCode {
-                device_code: secrets::secret(started.device_code),
-                // Both are shown on a terminal.
-                user_code: secrets::quote(&started.user_code),
-                page: page_of(&started.verification_uri),
-                expires_in: started
-                    .expires_in
-                    .and_then(|secs| u64::try_from(secs).ok())
-                    .unwrap_or(1_800),
-                interval: started
-                    .interval
-                    .and_then(|secs| u64::try_from(secs).ok())
-                    .unwrap_or(5)
-                    .max(1),
-            }),
-        )
+        Some(read_answer::<StartedDevice>(outcome, true, "a device code").map(device_code))
     }
 
     /// Twitch revokes an access token alone; its refresh token works on (<https://github.com/twitchdev/issues/issues/943>).
@@ -441,6 +425,20 @@ fn page_of(verification_uri: &str) -> String {
     page.map_or_else(|| "https://www.twitch.tv/activate".to_owned(), Into::into)
 }
 
+/// Twitch's codes last for 30 minutes and are checked every 5 seconds. Other figures are believed within bounds, because they are
+/// added to times.
+fn device_code(started: StartedDevice) -> DeviceCode {
+    let seconds = |figure: Option<i64>| figure.and_then(|figure| u64::try_from(figure).ok());
+    DeviceCode {
+        device_code: secrets::secret(started.device_code),
+        // Both are shown on a terminal.
+        user_code: secrets::quote(&started.user_code),
+        page: page_of(&started.verification_uri),
+        expires_in: seconds(started.expires_in).unwrap_or(1_800).min(86_400),
+        interval: seconds(started.interval).unwrap_or(5).clamp(1, 600),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -448,6 +446,23 @@ mod tests {
 
     fn read(status: u16, body: &str) -> Result<Granted, GrantError> {
         read_grant(Ok(Answer::made_up(status, &[], body)), false)
+    }
+
+    #[test]
+    fn times_of_a_device_code_are_bounded() {
+        for (expires_in, interval, expected) in [
+            ("1800", "5", (1_800, 5)),
+            ("null", "null", (1_800, 5)),
+            ("-1", "-1", (1_800, 5)),
+            ("60", "0", (60, 1)),
+            ("9223372036854775807", "9223372036854775807", (86_400, 600)),
+        ] {
+            let body = format!(
+                r#"{{"device_code":"d","user_code":"A","verification_uri":"https://x","expires_in":{expires_in},"interval":{interval}}}"#
+            );
+            let code = device_code(serde_json::from_str(&body).unwrap());
+            assert_eq!((code.expires_in, code.interval), expected, "{body}");
+        }
     }
 
     #[test]

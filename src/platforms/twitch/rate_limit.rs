@@ -25,6 +25,8 @@ const FEW: f64 = 8.0;
 /// Share of the remaining points that may be in flight: two programs that start at once do not overdraw a bucket that both have
 /// seen.
 const BURST: f64 = 0.5;
+/// The largest bucket that is believed; waits are computed from it.
+const MOST_POINTS: f64 = 1_000_000.0;
 /// The longest wait after a refusal.
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
@@ -235,7 +237,7 @@ impl State {
                 .filter(|number| number.is_finite() && *number >= 0.0)
         };
         self.refill(now);
-        if let Some(limit) = number("ratelimit-limit").filter(|limit| *limit >= 1.0) {
+        if let Some(limit) = number("ratelimit-limit").filter(|limit| (1.0..=MOST_POINTS).contains(limit)) {
             self.limit = limit;
             if let Some(share) = &mut self.share {
                 share.resize(limit, now.saturating_duration_since(self.started));
@@ -343,6 +345,16 @@ mod tests {
             "30 points a minute"
         );
         assert_eq!(bucket.level().1, 30);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bucket_of_an_impossible_size_is_not_believed() {
+        for limit in ["0", "-1", "1.7e308", "inf", "NaN"] {
+            let bucket = Bucket::default();
+            bucket.update(&answer(200, &[("ratelimit-limit", limit)]));
+            drop(bucket.take().await);
+            assert_eq!(bucket.level().1, 800, "{limit}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

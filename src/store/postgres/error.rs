@@ -154,7 +154,8 @@ fn of_code(code: &str) -> Meaning {
         // `program_limit_exceeded`: a value is too long for an index.
         "23514" | "23502" | "54000" => Meaning::BadValue,
         "3D000" | "42501" | "0LP01" | "0P000" => Meaning::Configuration,
-        _ => match &code[..2] {
+        // A code has five characters, but the other side may be no PostgreSQL server.
+        _ => match code.get(..2).unwrap_or_default() {
             "22" => Meaning::BadValue,
             "28" => Meaning::Configuration,
             "08" => Meaning::Closed,
@@ -295,7 +296,7 @@ mod tests {
             (Meaning::Closed, &["57P01", "57P02", "08006", "25P03"][..]),
             (
                 Meaning::Unavailable,
-                &["57P03", "53300", "53100", "53200", "58030", "XX000"],
+                &["57P03", "53300", "53100", "53200", "58030", "XX000", "", "5", "é"],
             ),
             (Meaning::Contention, &["40001", "40P01", "55P03"]),
             (Meaning::TooSlow, &["57014"]),

@@ -4,6 +4,8 @@
 
 mod etag;
 mod events;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub(super) mod openapi;
 pub(super) mod query;
 mod sources;

@@ -7,6 +7,8 @@
 mod close;
 mod counts;
 pub(super) mod frames;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod guilds;
 mod jobs;
 mod listener;

@@ -105,6 +105,23 @@ async fn foreign_refusal_of_kick_is_no_refusal() {
 }
 
 #[tokio::test]
+async fn long_wait_that_an_edge_requests_ends_the_request() {
+    let unreadable = serde_json::json!({"data": [], "error": "boom", "message": "OK"});
+    for fault in [
+        Fault::status(403).with_body(FaultBody::Html),
+        Fault::status(503).with_body(FaultBody::Html),
+        Fault::body(FaultBody::Json(unreadable)),
+    ] {
+        let rig = live_rig().await;
+        rig.fail(fault.clone().header("Retry-After", "3600").on(LIST));
+        let probe = rig.probe(&[Probe::Stream], &[ADA]);
+        let ended = tokio::time::timeout(Duration::from_secs(60), probe).await;
+        assert!(ended.is_ok(), "{fault:?}");
+        assert_eq!(rig.record(ADA).stream_status, Online, "{fault:?}");
+    }
+}
+
+#[tokio::test]
 async fn one_failed_call_is_repeated() {
     for fault in [
         Fault::status(500),

@@ -7,6 +7,8 @@
 
 mod delivery;
 mod events;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod keys;
 mod missed_events;
 

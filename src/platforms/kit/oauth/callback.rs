@@ -5,8 +5,6 @@ use hyper::{Response, StatusCode};
 use secrecy::SecretString;
 use url::form_urlencoded;
 
-use crate::secrets;
-
 /// The title of every page, by which another login recognizes this one.
 pub const TITLE: &str = "<title>bitbrat login</title>";
 
@@ -20,6 +18,9 @@ pub enum Callback {
 }
 
 /// Reads `state` and the result from the query of a redirect address. `None`: there is neither a code nor an error.
+///
+/// The code is registered as a secret by the caller, once the state is known to be ours: anyone can send any number of others, which
+/// would replace the secrets of this program among those that are masked.
 pub fn parse(query: &str) -> (String, Option<Callback>) {
     let (mut state, mut code, mut error) = (None, None, None);
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -32,7 +33,7 @@ pub fn parse(query: &str) -> (String, Option<Callback>) {
     }
     let callback = match (error, code.filter(|code| !code.is_empty())) {
         (Some(error), _) => Some(Callback::Refused(error.into_owned())),
-        (None, Some(code)) => Some(Callback::Code(secrets::secret(code))),
+        (None, Some(code)) => Some(Callback::Code(SecretString::from(code.into_owned()))),
         (None, None) => None,
     };
     (state.unwrap_or_default().into_owned(), callback)

@@ -10,6 +10,8 @@ mod close;
 mod conduit;
 mod connection;
 mod events;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod hub;
 mod kinds;
 mod listener;

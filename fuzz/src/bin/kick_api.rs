@@ -1,0 +1,3 @@
+#![no_main]
+
+bitbrat_fuzz::target!(kick_api);
