@@ -30,11 +30,11 @@ platform = "twitch"
 id = "777003"
 "#;
 
-fn member(sim: &Sim, shard: usize, conduit: Option<&str>) -> Home {
+fn member(sim: &Sim, shards: &str, conduit: Option<&str>) -> Home {
     let home = sim
         .home(&[])
         .file("bitbrat.toml", QUIET)
-        .env("BITBRAT_TWITCH__CONDUIT_OWN_SHARDS", &shard.to_string());
+        .env("BITBRAT_TWITCH__CONDUIT_OWN_SHARDS", shards);
     match conduit {
         Some(id) => home.env("BITBRAT_TWITCH__CONDUIT_ID", id),
         None => home,
@@ -91,10 +91,10 @@ fn delivers(sim: &Sim, id: &str, stream_id: &str, members: &[&str]) {
 #[test]
 fn killed_member_of_a_conduit_loses_no_message() {
     let sim = Sim::start();
-    let first = member(&sim, 0, None);
+    let first = member(&sim, "0", None);
     let (_first, one) = watch(&first);
     let id = conduit_of(&one, false);
-    let (second, third) = (member(&sim, 1, Some(&id)), member(&sim, 2, Some(&id)));
+    let (second, third) = (member(&sim, "1", Some(&id)), member(&sim, "2", Some(&id)));
     let (_second, two) = watch(&second);
     let (mut killed, three): (Process, String) = watch(&third);
     for address in [&one, &two, &three] {
@@ -121,4 +121,30 @@ fn killed_member_of_a_conduit_loses_no_message() {
         (&created, &json!(0))
     );
     assert_eq!(state["conduits"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn killed_process_with_all_shards_continues_its_conduit() {
+    let sim = Sim::start();
+    let home = member(&sim, "0 1 2", None);
+    let (mut killed, address) = watch(&home);
+    let id = conduit_of(&address, true);
+    for (index, channel) in CHANNELS.iter().enumerate() {
+        delivers(&sim, channel, &format!("100{index}"), &[&address]);
+    }
+    let created = eventsub(&sim)["created"].clone();
+    killed.signal("-KILL");
+    killed.ends();
+    let (mut again, address) = watch(&home);
+    assert_eq!(conduit_of(&address, true), id);
+    for (index, channel) in CHANNELS.iter().enumerate() {
+        delivers(&sim, channel, &format!("200{index}"), &[&address]);
+    }
+    again.signal("-TERM");
+    assert_eq!(again.ends(), 0);
+    let state = eventsub(&sim);
+    assert_eq!(state["created"], created);
+    assert_eq!(state["conduits"][0]["id"], id.as_str());
+    let enabled = state["subscriptions"].as_array().unwrap().iter();
+    assert_eq!(enabled.filter(|one| one["status"] == "enabled").count(), 11);
 }
