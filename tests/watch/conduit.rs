@@ -30,11 +30,11 @@ platform = "twitch"
 id = "777003"
 "#;
 
-fn member(sim: &Sim, shard: usize, conduit: Option<&str>) -> Home {
+fn member(sim: &Sim, shards: &str, conduit: Option<&str>) -> Home {
     let home = sim
         .home(&[])
         .file("bitbrat.toml", QUIET)
-        .env("BITBRAT_TWITCH__CONDUIT_OWN_SHARDS", &shard.to_string());
+        .env("BITBRAT_TWITCH__CONDUIT_OWN_SHARDS", shards);
     match conduit {
         Some(id) => home.env("BITBRAT_TWITCH__CONDUIT_ID", id),
         None => home,
@@ -57,6 +57,17 @@ fn conduit_of(address: &str, all_enabled: bool) -> String {
         })
     });
     conduit(&body).unwrap()["id"].as_str().unwrap().to_owned()
+}
+
+/// Waits until everything is subscribed, and returns how many subscriptions were ever created.
+fn created(sim: &Sim, keeper: &str) -> Value {
+    until(keeper, "/_debug/twitch/eventsub", |_, body| {
+        let shown: Value = serde_json::from_str(body).unwrap_or_default();
+        let enabled = shown["activeSubscriptions"].as_u64();
+        // Three types of each channel, and two of the application.
+        enabled >= Some(11) && enabled == shown["subscriptionCount"].as_u64()
+    });
+    eventsub(sim)["created"].clone()
 }
 
 fn eventsub(sim: &Sim) -> Value {
@@ -91,10 +102,10 @@ fn delivers(sim: &Sim, id: &str, stream_id: &str, members: &[&str]) {
 #[test]
 fn killed_member_of_a_conduit_loses_no_message() {
     let sim = Sim::start();
-    let first = member(&sim, 0, None);
+    let first = member(&sim, "0", None);
     let (_first, one) = watch(&first);
     let id = conduit_of(&one, false);
-    let (second, third) = (member(&sim, 1, Some(&id)), member(&sim, 2, Some(&id)));
+    let (second, third) = (member(&sim, "1", Some(&id)), member(&sim, "2", Some(&id)));
     let (_second, two) = watch(&second);
     let (mut killed, three): (Process, String) = watch(&third);
     for address in [&one, &two, &three] {
@@ -103,7 +114,7 @@ fn killed_member_of_a_conduit_loses_no_message() {
     for (index, channel) in CHANNELS.iter().enumerate() {
         delivers(&sim, channel, &format!("100{index}"), &[&one, &two, &three]);
     }
-    let created = eventsub(&sim)["created"].clone();
+    let before = created(&sim, &one);
 
     killed.signal("-KILL");
     killed.ends();
@@ -118,7 +129,34 @@ fn killed_member_of_a_conduit_loses_no_message() {
     let state = eventsub(&sim);
     assert_eq!(
         (&state["created"], &state["conduits"][0]["dropped"]),
-        (&created, &json!(0))
+        (&before, &json!(0))
     );
     assert_eq!(state["conduits"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn killed_process_with_all_shards_continues_its_conduit() {
+    let sim = Sim::start();
+    let home = member(&sim, "0 1 2", None);
+    let (mut killed, address) = watch(&home);
+    let id = conduit_of(&address, true);
+    for (index, channel) in CHANNELS.iter().enumerate() {
+        delivers(&sim, channel, &format!("100{index}"), &[&address]);
+    }
+    let before = created(&sim, &address);
+    killed.signal("-KILL");
+    killed.ends();
+    let (mut again, address) = watch(&home);
+    assert_eq!(conduit_of(&address, true), id);
+    for (index, channel) in CHANNELS.iter().enumerate() {
+        delivers(&sim, channel, &format!("200{index}"), &[&address]);
+    }
+    again.signal("-TERM");
+    assert_eq!(again.ends(), 0);
+    let state = eventsub(&sim);
+    assert_eq!(state["created"], before);
+    assert_eq!(state["conduits"][0]["id"], id.as_str());
+    let subscriptions = state["subscriptions"].as_array().unwrap().iter();
+    let enabled = subscriptions.filter(|one| one["status"] == "enabled").count();
+    assert_eq!(before, enabled);
 }
