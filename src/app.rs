@@ -18,6 +18,7 @@ use crate::store::SourceStore;
 use crate::store::guarded::Guarded;
 use crate::store::retention::Retention;
 use crate::tokens::TokenStore;
+use crate::traffic::Recorder;
 
 mod bus;
 pub mod clock_error;
@@ -101,6 +102,7 @@ impl App {
             settings: Arc::clone(&settings),
             tokens,
             http: http.clone(),
+            recorder: None,
             request_times: platforms::request_times(),
             clock: Arc::clone(&machine_clock),
             chance: chance.clone(),
@@ -178,6 +180,11 @@ impl App {
         let recorder = self.recorder(self.store(StoreAccess::Write).await?).await?;
         recorder.record(backstory).await?;
         Ok(())
+    }
+
+    /// Records the traffic with platforms from now on. Call it before any platform is used.
+    pub fn record(&mut self, recorder: Recorder) {
+        self.platforms.recorder = Some(recorder);
     }
 
     pub fn tokens(&self) -> &Arc<dyn TokenStore> {

@@ -33,6 +33,7 @@ pub mod store;
 pub mod telemetry;
 pub mod tls;
 pub mod tokens;
+pub mod traffic;
 pub mod view;
 pub mod watch;
 pub mod web;

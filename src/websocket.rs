@@ -5,27 +5,30 @@
 //! websockets (RFC 6455, section 4.1).
 
 use std::io;
-use std::task::{Context, Poll};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
-use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, Sink, SinkExt as _, Stream, StreamExt as _};
 use hyper_util::client::legacy::connect::proxy::{SocksV4, SocksV5, Tunnel};
 use hyper_util::client::proxy::matcher::Intercept;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError, TlsError, UrlError};
 use tokio_tungstenite::tungstenite::http::Uri;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream};
 use tower_service::Service;
 use url::Url;
 
 use crate::core::code::Code;
 use crate::core::source::PlatformName;
+use crate::traffic::format::Side;
+use crate::traffic::{SocketTap, Tap};
 use crate::{descriptors, http, secrets, tls};
 
 /// The stream below a websocket: a direct connection, or one through a proxy.
@@ -33,8 +36,67 @@ pub trait Duplex: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Duplex for T {}
 
-/// An open websocket.
-pub type Socket = WebSocketStream<MaybeTlsStream<Box<dyn Duplex>>>;
+/// An open websocket, whose frames may be recorded.
+pub struct Socket {
+    stream: WebSocketStream<MaybeTlsStream<Box<dyn Duplex>>>,
+    tap: Option<SocketTap>,
+}
+
+impl Socket {
+    /// Starts the closing handshake.
+    pub async fn close(&mut self, frame: Option<CloseFrame>) -> Result<(), Error> {
+        if let Some(tap) = &mut self.tap {
+            tap.closed(Some(Side::Client), frame.as_ref().map(|frame| frame.code.into()));
+        }
+        self.stream.close(frame).await
+    }
+}
+
+impl Stream for Socket {
+    type Item = Result<Message, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let message = ready!(self.stream.poll_next_unpin(cx));
+        if let Some(tap) = &mut self.tap {
+            match &message {
+                Some(Ok(Message::Text(text))) => tap.frame(Side::Platform, text.as_bytes()),
+                Some(Ok(Message::Binary(bytes))) => tap.frame(Side::Platform, bytes),
+                Some(Ok(Message::Close(frame))) => {
+                    tap.closed(
+                        Some(Side::Platform),
+                        frame.as_ref().map(|frame| frame.code.into()),
+                    );
+                }
+                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+                Some(Err(_)) | None => tap.closed(None, None),
+            }
+        }
+        Poll::Ready(message)
+    }
+}
+
+impl Sink<Message> for Socket {
+    type Error = Error;
+
+    fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.stream.poll_ready_unpin(cx)
+    }
+
+    fn start_send(mut self: Pin<&mut Self>, message: Message) -> Result<(), Error> {
+        if let (Some(tap), Message::Text(text)) = (&self.tap, &message) {
+            tap.frame(Side::Client, text.as_bytes());
+        }
+        self.stream.start_send_unpin(message)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.stream.poll_flush_unpin(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.stream.poll_close_unpin(cx)
+    }
+}
 
 /// Why a websocket could not be opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,8 +120,25 @@ impl OpenError {
     }
 }
 
-/// Opens a websocket. The caller has to limit the time.
-pub async fn open(url: &str, config: Option<WebSocketConfig>) -> Result<Socket, OpenError> {
+/// Opens a websocket, whose frames `tap` records. The caller has to limit the time.
+pub async fn open(
+    url: &str,
+    config: Option<WebSocketConfig>,
+    tap: Option<&Tap>,
+) -> Result<Socket, OpenError> {
+    let opened = connect(url, config).await;
+    let tap = tap.map(|tap| {
+        let parsed: Option<Url> = url.parse().ok();
+        let failed = opened.as_ref().err().map(|error| error.code.text().into_owned());
+        tap.opened(parsed.as_ref().map_or("/", Url::path), failed)
+    });
+    opened.map(|stream| Socket { stream, tap })
+}
+
+async fn connect(
+    url: &str,
+    config: Option<WebSocketConfig>,
+) -> Result<WebSocketStream<MaybeTlsStream<Box<dyn Duplex>>>, OpenError> {
     let not_one = || OpenError::new(Code::NetworkAddress, "the websocket's address is not one", true);
     let parsed: Url = url.parse().map_err(|_| not_one())?;
     // The library converts only text to a request with the headers of a handshake.

@@ -20,6 +20,7 @@ use crate::persist::write_policy::WritePolicy;
 use crate::persist::{Persister, overview};
 use crate::store::SourceStore;
 use crate::telemetry::{Bars, names};
+use crate::traffic::Recording;
 use crate::view::reading::ConfiguredNow;
 use crate::watch::account_checks::TokenWatch;
 use crate::watch::engine::{Engine, Parts, Route};
@@ -31,6 +32,7 @@ use crate::web::{self, Measured, Stored, Web};
 mod alerts;
 mod expiry_watch;
 mod first_checks;
+mod recording;
 mod registration;
 mod reload;
 mod remote_documents;
@@ -66,6 +68,8 @@ pub struct Plan {
     pub reload: Reload,
     /// The log, whose lines for people are merged while the daemon runs.
     pub logs: Bars,
+    /// Where the traffic with platforms is recorded.
+    pub recording: Option<Recording>,
 }
 
 /// Why a process is not ready, as one of its parts reports it.
@@ -87,11 +91,15 @@ pub async fn run(app: Arc<App>, plan: Plan, mut lifecycle: Lifecycle) -> Result<
     let logs = plan.logs.clone();
     tasks.spawn("log-lines", |stop| async move { logs.merge_lines(stop).await });
     let (once, judge) = (plan.once, plan.judge);
-    let plan = Plan {
+    let mut plan = Plan {
         judge: Box::new(|_, _| ExitCode::Healthy),
         ..plan
     };
-    let started = match lifecycle.starting(start(&app, plan, &tasks, reloads)).await {
+    let recording = plan.recording.take();
+    let started = match lifecycle
+        .starting(start(&app, plan, recording, &tasks, reloads))
+        .await
+    {
         Some(started) => Some(started?),
         None => None,
     };
@@ -166,6 +174,7 @@ async fn after_one_round(
 async fn start(
     app: &Arc<App>,
     plan: Plan,
+    recording: Option<Recording>,
     tasks: &Tasks,
     reloads: tokio::sync::watch::Receiver<u64>,
 ) -> Result<Started, Failure> {
@@ -188,7 +197,7 @@ async fn start(
     let mut storing: Option<overview::View> = None;
     let mut store_stats = None;
     if has(Role::Ingest) {
-        let (mut started, own) = ingest(app, bus.as_ref(), &store, tasks, &plan).await?;
+        let (mut started, own) = ingest(app, bus.as_ref(), &store, tasks, &plan, recording).await?;
         // A single round of probes ends before a listener could report anything.
         if !plan.once {
             extra = listeners::start(app, &mut started, listener.is_some()).await?;
@@ -355,6 +364,7 @@ async fn ingest(
     store: &Arc<dyn SourceStore>,
     tasks: &Tasks,
     plan: &Plan,
+    recording: Option<Recording>,
 ) -> Result<(Engine, Option<StoreStats>), Failure> {
     if app.settings.sources.is_empty() {
         return Err(Failure::new(ExitCode::Configuration, "no source is configured")
@@ -425,6 +435,9 @@ async fn ingest(
     };
     // A single round opened no connections, so none is reported as closed.
     let engine = Engine::start(parts, tasks, !plan.once)?;
+    if let Some(recording) = recording {
+        recording::start(app, &engine, recording, tasks).await?;
+    }
     let stats = match own {
         Some(persister) => Some(stats_of(&persister)),
         None => documents.map(|_| engine.store_stats()),

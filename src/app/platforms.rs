@@ -20,6 +20,7 @@ use crate::platforms::Platform;
 use crate::platforms::descriptor::{Application, BuildError, Endpoint, Parts, Scope, descriptor};
 use crate::platforms::kit::answer::is_own_error;
 use crate::tokens::{RefreshState, Seed, StoredToken, TokenError, TokenKind, TokenStore};
+use crate::traffic::Recorder;
 
 /// Why the application's credentials are not known to be valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub struct Platforms {
     pub(super) settings: Arc<Settings>,
     pub(super) tokens: Arc<dyn TokenStore>,
     pub(super) http: Http,
+    /// Records the traffic with all platforms.
+    pub(super) recorder: Option<Recorder>,
     /// How long requests to each platform take.
     pub(super) request_times: [Arc<Histogram>; PlatformName::ALL.len()],
     pub(super) clock: Arc<dyn Clock>,
@@ -112,7 +115,10 @@ impl Platforms {
         let parts = Parts {
             settings: &self.settings,
             tokens,
-            http: self.http.timed(self.request_times(platform)),
+            http: self
+                .http
+                .timed(self.request_times(platform))
+                .recorded(self.recorder.as_ref().map(|recorder| recorder.tap(platform))),
             request_times: self.request_times(platform),
             clock: Arc::clone(&self.clock),
             chance: self.chance.clone(),

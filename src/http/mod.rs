@@ -26,6 +26,7 @@ use crate::core::time::Timestamp;
 use crate::histogram::Histogram;
 use crate::secrets;
 use crate::tls;
+use crate::traffic::Tap;
 
 pub use failure::{HttpError, tls_reason};
 pub use retry::Retries;
@@ -71,6 +72,8 @@ pub struct Http {
     shared: Arc<Shared>,
     /// Counts how long exchanges take, those that fail included.
     durations: Option<Arc<Histogram>>,
+    /// Records every exchange.
+    tap: Option<Tap>,
 }
 
 struct Shared {
@@ -113,6 +116,7 @@ impl Http {
                 loopback: OnceLock::new(),
             }),
             durations: None,
+            tap: None,
         }
     }
 
@@ -120,9 +124,20 @@ impl Http {
     #[must_use]
     pub fn timed(&self, durations: Arc<Histogram>) -> Self {
         Self {
-            shared: Arc::clone(&self.shared),
             durations: Some(durations),
+            ..self.clone()
         }
+    }
+
+    /// Returns a client with the same connections whose exchanges are recorded, if there is a recording.
+    #[must_use]
+    pub fn recorded(&self, tap: Option<Tap>) -> Self {
+        Self { tap, ..self.clone() }
+    }
+
+    /// Returns what records the traffic of this client.
+    pub fn tap(&self) -> Option<&Tap> {
+        self.tap.as_ref()
     }
 
     /// Returns the clock by which responses are dated.
@@ -138,7 +153,11 @@ impl Http {
     /// Sends `request` once and reads the response to its end.
     pub async fn send(&self, request: Request) -> Result<Answer, HttpError> {
         let begun = Instant::now();
+        let sent = self.tap.as_ref().and_then(|tap| tap.sent(&request));
         let answer = self.exchange(request).await;
+        if let Some((tap, sent)) = self.tap.as_ref().zip(sent) {
+            tap.answered(sent, &answer);
+        }
         if let Some(durations) = &self.durations {
             durations.record(begun.elapsed());
         }

@@ -95,7 +95,8 @@ pub struct Parts<'a> {
     pub settings: &'a Settings,
     /// The store of the tokens, which may be replaced there while the process runs.
     pub tokens: Arc<dyn TokenStore>,
-    /// The HTTP client that all platforms share; it counts in `request_times` how long the requests to this one take.
+    /// The HTTP client that all platforms share; it counts in `request_times` how long the requests to this one take, and
+    /// has what records the traffic.
     pub http: Http,
     /// For a client of the platform's own.
     pub request_times: Arc<Histogram>,

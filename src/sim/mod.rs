@@ -12,6 +12,7 @@ pub mod host;
 pub mod journal;
 pub mod kick;
 pub mod kit;
+pub mod replay;
 pub mod tcp_faults;
 pub mod twitch;
 

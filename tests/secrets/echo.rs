@@ -286,7 +286,7 @@ fn a_server_that_echoes_requests_reveals_no_secret_to_commands() {
 fn a_server_that_echoes_requests_reveals_no_secret_to_a_daemon() {
     let echo = Echo::start();
     let home = echo.home().env("BITBRAT_LOG__FORMAT", "json");
-    let mut daemon = Process::start(&home, &["watch", "-vv"]);
+    let mut daemon = Process::start(&home, &["watch", "-vv", "--record", "traffic.jsonl"]);
     let address = daemon.address();
     let until = Instant::now() + PATIENCE;
     // Each form was sent several times, and the results were stored.
@@ -327,7 +327,9 @@ fn a_server_that_echoes_requests_reveals_no_secret_to_a_daemon() {
     assert_clean("the log", &log);
     // What was echoed was quoted, and masked.
     assert!(pages.contains("***") || log.contains("***"), "{log}");
-    // Among them the outbox, which contains the events that were published.
+    // Among them the outbox, which contains the events that were published, and the recording of all that was echoed.
+    let recording = std::fs::read_to_string(home.work().join("traffic.jsonl")).unwrap();
+    assert!(recording.lines().count() > 150, "{recording}");
     for (file, text) in files(home.work().parent().unwrap()) {
         assert_clean(&file, &text);
     }

@@ -10,6 +10,7 @@ mod flap;
 mod kill;
 mod outage;
 mod platforms;
+mod record;
 mod service;
 mod soak;
 mod truth;

@@ -1,6 +1,8 @@
 //! `watch`: the daemon.
 
 use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
@@ -16,6 +18,7 @@ use crate::core::summary::SourceSummary;
 use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::Lifecycle;
 use crate::store::Stored;
+use crate::traffic::Recording;
 use crate::view::source_row::SourceRow;
 use crate::view::sources::{self, Wanted};
 
@@ -30,7 +33,8 @@ Examples:
   bitbrat watch --once                     run each schedule once and exit, for a cron job of your own
   bitbrat watch --plan                     which channels are pushed and which polled; nothing connects
   bitbrat watch --role ingest              probe and publish; store elsewhere, over nats or pubsub
-  bitbrat watch --set web.listen=off       without pages")]
+  bitbrat watch --set web.listen=off       without pages
+  bitbrat watch --record fault.jsonl       record the traffic with platforms; bitbrat sim --replay serves it")]
 pub struct WatchArgs {
     /// Run each schedule once and exit with the code of `sources status`: 4, 3 or 8 when something is wrong
     #[arg(long)]
@@ -41,13 +45,24 @@ pub struct WatchArgs {
     /// The parts to run
     #[arg(long, value_enum, value_name = "ROLE", value_delimiter = ',', default_values_t = Role::ALL)]
     role: Vec<Role>,
+    /// Record the traffic with platforms in a new file, without secrets, for `sim --replay`
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, conflicts_with = "plan")]
+    record: Option<PathBuf>,
+    /// Replace an existing file of --record
+    #[arg(long, requires = "record")]
+    overwrite: bool,
 }
 
 pub async fn run(setup: &Setup, cx: Context, args: &WatchArgs) -> Result<ExitCode, Failure> {
     if args.plan {
         return plan(&cx).await;
     }
-    let app = Arc::new(cx.app);
+    let recording = recording(setup, args)?;
+    let mut app = cx.app;
+    if let Some(recording) = &recording {
+        app.record(recording.recorder().clone());
+    }
+    let app = Arc::new(app);
     let (inputs, clock) = (setup.inputs.clone(), Arc::clone(&setup.clock));
     let plan = Plan {
         roles: args.role.iter().copied().collect::<BTreeSet<_>>(),
@@ -55,8 +70,29 @@ pub async fn run(setup: &Setup, cx: Context, args: &WatchArgs) -> Result<ExitCod
         judge: Box::new(|app, summaries| status::usual_exit(rows_of_configured(app, summaries))),
         reload: Box::new(move || config::load(&inputs, clock.now())),
         logs: cx.logs,
+        recording,
     };
     daemon::run(app, plan, Lifecycle::listening()?).await
+}
+
+/// Creates the file of a recording.
+fn recording(setup: &Setup, args: &WatchArgs) -> Result<Option<Recording>, Failure> {
+    let Some(path) = &args.record else { return Ok(None) };
+    if !args.role.contains(&Role::Ingest) {
+        let what = "only the role `ingest` has traffic with platforms that --record could record";
+        return Err(Failure::new(ExitCode::Usage, what).hint("add `ingest` to --role, or omit --record"));
+    }
+    let created = Recording::create(path, args.overwrite, setup.clock.as_ref());
+    created.map(Some).map_err(|error| {
+        let what = format!("cannot record in {}", path.display());
+        let failure = Failure::new(ExitCode::Usage, what).because(&error);
+        match error.kind() {
+            io::ErrorKind::AlreadyExists => {
+                failure.hint("choose another file, or add --overwrite to replace this one")
+            }
+            _ => failure.hint("choose a file in a directory that you can write"),
+        }
+    })
 }
 
 /// Judges the configured sources: those that are stored, and those of which nothing is.

@@ -32,6 +32,7 @@ impl PlatformDescriptor for Descriptor {
             stream_from: settings.stream_from,
             state_dir: Some(parts.settings.state_dir.clone()),
             request_times: Some(parts.request_times),
+            tap: parts.http.tap().cloned(),
             try_refused: parts.try_refused,
             ..DiscordOptions::default()
         };

@@ -9,6 +9,7 @@ use secrecy::SecretString;
 
 use crate::core::observation::Identity;
 use crate::histogram::Histogram;
+use crate::traffic::Tap;
 
 /// The home page of this program: the package's, else a reserved address.
 pub const HOME_PAGE: &str = if env!("CARGO_PKG_HOMEPAGE").is_empty() {
@@ -42,6 +43,8 @@ pub struct DiscordOptions {
     pub max_invalid_requests: u32,
     /// Counts how long requests take.
     pub request_times: Option<Arc<Histogram>>,
+    /// Records the traffic.
+    pub tap: Option<Tap>,
     /// Whether a token that Discord refused recently is tried once more, because the user has just entered it.
     pub try_refused: bool,
 }
@@ -60,6 +63,7 @@ impl Default for DiscordOptions {
             requests_per_second: 25,
             max_invalid_requests: 500,
             request_times: None,
+            tap: None,
             try_refused: false,
         }
     }

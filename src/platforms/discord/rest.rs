@@ -24,6 +24,7 @@ use crate::platforms::RateLimit;
 use crate::platforms::kit::answer::{error_despite, reported_error};
 use crate::platforms::kit::meter::Meter;
 use crate::platforms::kit::smoothed_latency::Smoothed;
+use crate::traffic::Tap;
 
 /// Attempts of one request when the network or Discord itself fails: a single failure is no evidence.
 const ATTEMPTS: u32 = 3;
@@ -84,6 +85,11 @@ fn user_agent(home_page: &str) -> String {
 }
 
 impl Rest {
+    /// Returns what records the traffic.
+    pub(super) fn tap(&self) -> Option<&Tap> {
+        self.http.tap()
+    }
+
     /// Creates a client; nothing is sent yet.
     pub fn new(
         options: Arc<DiscordOptions>,
@@ -111,6 +117,7 @@ impl Rest {
             Some(durations) => http.timed(Arc::clone(durations)),
             None => http,
         };
+        let http = http.recorded(options.tap.clone());
         let mut limits = Limits::new(options.requests_per_second, options.max_invalid_requests);
         limits.set_breaker(memory.breaker(&host));
         Self {

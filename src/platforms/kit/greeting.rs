@@ -35,7 +35,7 @@ pub async fn check(
 async fn greeting(url: &str, is_it: impl Fn(&Value) -> bool) -> Result<Duration, String> {
     let begun = Instant::now();
     let greeted = async {
-        let opened = websocket::open(url, None).await;
+        let opened = websocket::open(url, None, None).await;
         let mut socket = opened.map_err(|error| format!("{} ({})", error.reason, error.code))?;
         while let Some(message) = socket.next().await {
             let Ok(Message::Text(text)) = message else {

@@ -15,6 +15,7 @@ use crate::sim::kit::Setting;
 use crate::sim::kit::commands::Fields;
 use crate::sim::kit::failure::Failure;
 use crate::sim::kit::handle::Simulated;
+use crate::sim::replay::{PlatformScript, Prepared, Replayed};
 
 const EVENTS: &[EventGuide] = &[
     event(
@@ -79,6 +80,21 @@ impl DiscordSim {
                 format!("discord:{guild} has no such channel: give `channel`"),
             )
         })
+    }
+}
+
+/// The token that a replay suggests; it accepts any other one, too.
+const REPLAY_TOKEN: &str = "replay-bot-token";
+
+impl Replayed for World {
+    fn set_up(_: &DiscordSim, script: &PlatformScript) -> Prepared {
+        Prepared {
+            settings: vec![
+                ("discord.bot_token", REPLAY_TOKEN.to_owned()),
+                ("discord.gateway", script.has_sockets().to_string()),
+            ],
+            ..Prepared::default()
+        }
     }
 }
 

@@ -17,6 +17,8 @@ use crate::sim::kit::Setting;
 use crate::sim::kit::commands::Fields;
 use crate::sim::kit::failure::Failure;
 use crate::sim::kit::handle::{Simulated, View};
+use crate::sim::replay::{self, Account, AccountKeys, PlatformScript, Prepared, Replayed};
+use crate::traffic::format::Webhook;
 
 const START: &str = "started_at viewers hidden_count lag_ms silent";
 const END: &str = "lag_ms silent";
@@ -49,6 +51,38 @@ const EVENTS: &[EventGuide] = &[
     ),
 ];
 
+const KEYS: AccountKeys = AccountKeys {
+    client_id: "kick.client_id",
+    client_secret: "kick.client_secret",
+    access: "kick.bot_access_token",
+    refresh: "kick.bot_refresh_token",
+};
+
+impl Replayed for World {
+    fn set_up(kick: &KickSim, script: &PlatformScript) -> Prepared {
+        start_webhooks(kick);
+        let (mut settings, logins) = replay::issue_accounts(kick, script, &KEYS, |id| id.parse().ok());
+        let has_webhooks = script.has_request("/events/subscriptions");
+        settings.push(("kick.webhook", has_webhooks.to_string()));
+        Prepared {
+            routes: oauth::routes(kick.clone()).merge(rest::key_routes(kick.clone())),
+            own: &[rest::PUBLIC_KEY],
+            settings,
+            logins,
+            // Clients compare it with their own, and accept a check that does not name one.
+            client_id: "",
+        }
+    }
+
+    fn account(kick: &KickSim, token: &str) -> Option<Account> {
+        replay::account_of(kick, token, ToString::to_string)
+    }
+
+    fn post(kick: &KickSim, url: &str, webhook: &Webhook, body: String) {
+        kick.with_world(|world, now| world.post_again(url, webhook, body, now));
+    }
+}
+
 impl Simulated for World {
     const NAME: &'static str = "kick";
     const VIEWS: &'static [View<Self>] = &[
@@ -64,13 +98,7 @@ impl Simulated for World {
     }
 
     fn routes(kick: &KickSim) -> Router {
-        let handle = kick.downgrade();
-        let report = move |event: &str, accepted| {
-            let Some(kick) = handle() else { return false };
-            kick.with_world(|world, now| world.subscriptions.delivered(event, accepted, now));
-            true
-        };
-        kick.with_world(|world, _| world.webhooks.start(kick.host(), report));
+        start_webhooks(kick);
         oauth::routes(kick.clone())
             .merge(rest::routes(kick.clone()))
             .merge(subscription_rest::routes(kick.clone()))
@@ -146,6 +174,17 @@ impl Simulated for World {
             kick.with_world(|world, now| world.send_metadata(id, now));
         }
     }
+}
+
+/// Starts the delivery of webhooks.
+fn start_webhooks(kick: &KickSim) {
+    let handle = kick.downgrade();
+    let report = move |event: &str, accepted| {
+        let Some(kick) = handle() else { return false };
+        kick.with_world(|world, now| world.subscriptions.delivered(event, accepted, now));
+        true
+    };
+    kick.with_world(|world, _| world.webhooks.start(kick.host(), report));
 }
 
 fn deliveries(kick: &KickSim) -> Value {

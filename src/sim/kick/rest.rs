@@ -25,8 +25,16 @@ pub(super) fn routes(kick: KickSim) -> Router {
         .route("/public/v1/livestreams", get(livestreams_v1))
         .route("/public/v1/livestreams/stats", get(stats))
         .route("/public/v2/livestreams", get(livestreams_v2))
-        .route("/public/v1/public-key", get(public_key))
-        .with_state(kick)
+        .with_state(kick.clone())
+        .merge(key_routes(kick))
+}
+
+/// The path of the key that verifies webhooks.
+pub(super) const PUBLIC_KEY: &str = "/public/v1/public-key";
+
+/// Returns the route of the key that verifies webhooks.
+pub(super) fn key_routes(kick: KickSim) -> Router {
+    Router::new().route(PUBLIC_KEY, get(public_key)).with_state(kick)
 }
 
 /// Refuses requests above the limit per minute, for both hosts together.

@@ -6,6 +6,7 @@ use super::delivery::Outgoing;
 use super::texts;
 use super::world::{Channel, World, category_json};
 use crate::core::time::Timestamp;
+use crate::traffic::format::Webhook;
 
 impl World {
     /// Sends an event unchanged to each subscription to it; returns the number of deliveries.
@@ -43,6 +44,29 @@ impl World {
         });
         let outgoing: Vec<_> = outgoing.collect();
         self.webhooks.send(outgoing)
+    }
+
+    /// Posts a recorded webhook to `url` with a time and a signature of its own.
+    pub(super) fn post_again(&mut self, url: &str, webhook: &Webhook, body: String, now: Timestamp) {
+        let timestamp = texts::rfc3339(self.clock.wall());
+        let signature = self.webhooks.key.sign(&webhook.id, &timestamp, body.as_bytes());
+        let outgoing = Outgoing {
+            url: url.to_owned(),
+            event: webhook.kind.clone(),
+            headers: vec![
+                ("Kick-Event-Message-Id", webhook.id.clone()),
+                ("Kick-Event-Message-Timestamp", timestamp),
+                ("Kick-Event-Signature", signature),
+                ("Kick-Event-Subscription-Id", texts::ulid(now, &self.chance)),
+                ("Kick-Event-Type", webhook.kind.clone()),
+                ("Kick-Event-Version", "1".to_owned()),
+            ],
+            message_id: webhook.id.clone(),
+            body,
+            times: 1,
+            due: now,
+        };
+        self.webhooks.send(vec![outgoing]);
     }
 
     /// Sends `livestream.status.updated` of a stream that started, or that ended.

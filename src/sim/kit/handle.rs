@@ -150,13 +150,22 @@ impl<W: Simulated> PlatformSim<W> {
 
     /// Starts a platform with an empty world on `address`. It runs until the returned server is dropped.
     pub async fn start(host: Host, address: SocketAddr) -> io::Result<(Self, Server)> {
+        Self::start_with(host, address, W::routes).await
+    }
+
+    /// As [`PlatformSim::start`], with other routes than those of the platform.
+    pub(in crate::sim) async fn start_with(
+        host: Host,
+        address: SocketAddr,
+        routes: impl FnOnce(&Self) -> Router,
+    ) -> io::Result<(Self, Server)> {
         let sim = Self(Arc::new(Shared {
             world: Mutex::new(W::new(&host)),
             host: host.clone(),
             address: OnceLock::new(),
         }));
         let controls = control::routes(host.clone()).merge(sim.controls());
-        let server = host.serve(address, W::routes(&sim), controls).await?;
+        let server = host.serve(address, routes(&sim), controls).await?;
         sim.0.address.get_or_init(|| server.address());
         let handle = sim.downgrade();
         host.directory().add(move || Some(Arc::new(handle()?)));

@@ -16,6 +16,7 @@ use crate::sim::kit::Setting;
 use crate::sim::kit::commands::Fields;
 use crate::sim::kit::failure::Failure;
 use crate::sim::kit::handle::{Simulated, View};
+use crate::sim::replay::{self, Account, AccountKeys, PlatformScript, Prepared, Replayed};
 
 const ROLE: &str = "user_id";
 
@@ -58,6 +59,31 @@ const EVENTS: &[EventGuide] = &[
         "the user disconnects the application: its tokens die, its subscriptions are revoked",
     ),
 ];
+
+const KEYS: AccountKeys = AccountKeys {
+    client_id: "twitch.client_id",
+    client_secret: "twitch.client_secret",
+    access: "twitch.bot_access_token",
+    refresh: "twitch.bot_refresh_token",
+};
+
+impl Replayed for World {
+    fn set_up(twitch: &TwitchSim, script: &PlatformScript) -> Prepared {
+        let (mut settings, logins) = replay::issue_accounts(twitch, script, &KEYS, |id| Some(id.to_owned()));
+        settings.push(("twitch.eventsub", script.has_sockets().to_string()));
+        Prepared {
+            routes: oauth::routes(twitch.clone()),
+            settings,
+            logins,
+            client_id: replay::CLIENT_ID,
+            ..Prepared::default()
+        }
+    }
+
+    fn account(twitch: &TwitchSim, token: &str) -> Option<Account> {
+        replay::account_of(twitch, token, Clone::clone)
+    }
+}
 
 impl Simulated for World {
     const NAME: &'static str = "twitch";

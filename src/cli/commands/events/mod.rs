@@ -77,6 +77,7 @@ pub async fn demo_daemon(setup: &Setup, app: &Arc<App>, logs: &Bars) -> Result<E
         judge: Box::new(|_, _| ExitCode::Healthy),
         reload: Box::new(move || config::load(&inputs, clock.now())),
         logs: logs.clone(),
+        recording: None,
     };
     daemon::run(Arc::clone(app), plan, Lifecycle::new()).await
 }

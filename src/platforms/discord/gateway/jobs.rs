@@ -31,10 +31,10 @@ pub(super) enum Done {
     Member(u64, Option<GuildMember>),
 }
 
-pub(super) async fn open(url: String) -> Done {
+pub(super) async fn open(connection: Arc<Connection>, url: String) -> Done {
     // Boxed because the future is large; only its result is kept.
     let address = frames::address(&url);
-    let opening = Box::pin(websocket::open(&address, None));
+    let opening = Box::pin(websocket::open(&address, None, connection.rest.tap()));
     Done::Opened(match tokio::time::timeout(OPENING, opening).await {
         Ok(Ok(socket)) => Ok(Box::new(socket)),
         Ok(Err(error)) => Err((

@@ -426,7 +426,9 @@ impl GatewayListener {
             Order::ConfirmToken => self
                 .jobs
                 .push(jobs::confirm(Arc::clone(&self.connection)).boxed()),
-            Order::Connect(url) => self.jobs.push(jobs::open(url).boxed()),
+            Order::Connect(url) => self
+                .jobs
+                .push(jobs::open(Arc::clone(&self.connection), url).boxed()),
             Order::Identify { intents } => return self.identify(intents).await,
             Order::Resume(session) => {
                 let text = frames::resume(&self.connection.rest.token, &session);

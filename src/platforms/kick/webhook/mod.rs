@@ -225,6 +225,16 @@ impl WebhookListener {
         self.hand_on(&delivery, &event)
     }
 
+    /// Records a delivery that Kick has signed. Anyone can send the others, and as many as they like.
+    fn record(&self, headers: &HeaderMap, body: &[u8], status: StatusCode) {
+        if let Some(tap) = self.client.http.tap()
+            && status != StatusCode::UNAUTHORIZED
+            && let Ok(delivery) = delivery::read(headers)
+        {
+            tap.webhook(delivery.kind, delivery.message_id, body, status.as_u16());
+        }
+    }
+
     /// Returns the current time by each clock that may be Kick's. Until the time of its responses is confirmed, that includes
     /// ours; afterwards ours does not count, or a recording could be replayed once each of the clocks reaches its time.
     fn clocks(&self) -> Vec<Timestamp> {
@@ -408,7 +418,11 @@ pub fn routes(listener: Arc<WebhookListener>) -> Router {
 
 async fn receive(State(listener): State<Arc<WebhookListener>>, headers: HeaderMap, body: Body) -> StatusCode {
     match axum::body::to_bytes(body, LARGEST_BODY).await {
-        Ok(body) => listener.receive(&headers, &body).await,
+        Ok(body) => {
+            let status = listener.receive(&headers, &body).await;
+            listener.record(&headers, &body, status);
+            status
+        }
         Err(_) => listener.count(|counts| &mut counts.oversized, StatusCode::PAYLOAD_TOO_LARGE),
     }
 }

@@ -13,6 +13,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use super::machine::{Failure, SocketId};
 use crate::core::code::Code;
 use crate::core::source::PlatformName;
+use crate::traffic::Tap;
 use crate::websocket::{self, Socket};
 
 /// The maximum size of a message, in bytes.
@@ -39,12 +40,16 @@ pub(super) enum End {
     Refused(Failure),
 }
 
-/// Opens a socket. The second value of an error means that another attempt will fail too.
-pub(super) async fn open(url: &str, patience: Duration) -> Result<Socket, (Failure, bool)> {
+/// Opens a socket, whose frames `tap` records. The second value of an error means that another attempt will fail too.
+pub(super) async fn open(
+    url: &str,
+    patience: Duration,
+    tap: Option<&Tap>,
+) -> Result<Socket, (Failure, bool)> {
     let config = WebSocketConfig::default()
         .max_message_size(Some(LARGEST))
         .max_frame_size(Some(LARGEST));
-    match tokio::time::timeout(patience, websocket::open(url, Some(config))).await {
+    match tokio::time::timeout(patience, websocket::open(url, Some(config), tap)).await {
         Ok(opened) => opened.map_err(|error| (Failure::transient(error.code, error.reason), error.permanent)),
         Err(_) => {
             let reason = "the websocket did not open in time";

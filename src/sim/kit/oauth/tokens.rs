@@ -63,6 +63,8 @@ pub(super) enum RefreshFailure<U> {
 #[derive(Debug)]
 pub struct Tokens<U> {
     rules: &'static TokenRules,
+    /// Whether applications that are not registered are accepted as well, with any secret.
+    pub accepts_any_client: bool,
     /// The registered applications.
     pub clients: BTreeMap<String, Client>,
     /// The device codes.
@@ -79,6 +81,7 @@ impl<U: Clone + Ord> Tokens<U> {
     pub fn new(rules: &'static TokenRules) -> Self {
         Self {
             rules,
+            accepts_any_client: false,
             clients: BTreeMap::new(),
             devices: Devices::default(),
             access: HashMap::new(),
@@ -106,6 +109,11 @@ impl<U: Clone + Ord> Tokens<U> {
     /// Returns the data of the token `text`, while it is valid.
     pub fn check(&self, text: &str, now: Timestamp) -> Option<&Token<U>> {
         self.access.get(text).filter(|token| token.valid(now))
+    }
+
+    /// Returns the owner of the token `text`, whether it is valid or not: a user, or `None` for the application.
+    pub fn owner(&self, text: &str) -> Option<Option<&U>> {
+        self.access.get(text).map(|token| token.user_id.as_ref())
     }
 
     /// Returns the scopes that `user_id` has granted to `client_id`, `None` when not connected.
@@ -174,8 +182,9 @@ impl<U: Clone + Ord> Tokens<U> {
         chance: &Chance,
     ) -> Result<TokenPair, RefreshFailure<U>> {
         let rule = self.refresh_rule(client_id);
+        let is_any = self.accepts_any_client;
         let known = self.refresh.get_mut(text);
-        let Some(known) = known.filter(|known| known.client_id == client_id) else {
+        let Some(known) = known.filter(|known| is_any || known.client_id == client_id) else {
             return Err(RefreshFailure::Invalid);
         };
         if known.spent {

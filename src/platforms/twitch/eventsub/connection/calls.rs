@@ -74,7 +74,7 @@ impl Calls {
                     access.map_err(|error| not_authorized(&error))?;
                     cx.twitch.options.eventsub_ws_url.to_string()
                 };
-                let socket = socket::open(&url, OPEN_TIMEOUT).await?;
+                let socket = socket::open(&url, OPEN_TIMEOUT, cx.twitch.helix.http.tap()).await?;
                 Ok(socket::frames(id, socket, closed))
             };
             Completed::Opened(id, opened.await, close)
