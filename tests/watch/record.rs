@@ -176,17 +176,16 @@ fn pushes_of_all_platforms_replay_to_the_same_states() {
     // The demo world delivers no webhooks.
     kick_order(&sim, "/__sim/kick/knobs", &json!({"webhooks": {"drop": false}}));
     kick_order(&sim, "/__sim/kick/webhook", &json!({"url": hook}));
-    let order = |path: &str, fields: &Value| sim.order(path, fields);
     let (mut daemon, address) = start(&recorded, &["--record", "fault.jsonl"]);
     until(&address, "/readyz", |status, _| status == 200);
     until(&kick(&sim), "/__sim/kick/subscriptions", |_, body| {
         body.contains("888002")
     });
-    order(
+    sim.order(
         "/__sim/trigger",
         &json!({"event": "MESSAGE_CREATE", "source": "discord:888001", "fields": {"content": CHAT}}),
     );
-    order(
+    sim.order(
         "/__sim/trigger",
         &json!({"event": "stream.online", "source": "kick:888002", "fields": {"lag_ms": "600000"}}),
     );
@@ -197,7 +196,9 @@ fn pushes_of_all_platforms_replay_to_the_same_states() {
             value["items"][0]["metrics"]["messagesIn"].as_u64() == Some(1)
         };
         wait_for(address, |states| {
-            has(states, "kick:888002", 1, "ONLINE") && counted("discord:888001")
+            let is_checked =
+                states.len() == sources.len() && states.values().all(|state| state[2] == "VALID");
+            is_checked && has(states, "kick:888002", 1, "ONLINE") && counted("discord:888001")
         })
     };
     let first = is_pushed(&address);

@@ -63,7 +63,7 @@ pub(super) async fn by_record<W: Replayed>(
     let (mut parts, body) = request.into_parts();
     if parts.headers.contains_key(header::UPGRADE) {
         return match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
-            Ok(upgrade) => sockets::play(player, upgrade, wire).await,
+            Ok(upgrade) => sockets::play(player, upgrade, wire),
             Err(refused) => refused.into_response(),
         };
     }

@@ -22,7 +22,7 @@ const KEEPALIVE: Duration = Duration::from_secs(8);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Answers a request for a websocket with the next recorded one.
-pub(super) async fn play<W: Replayed>(player: Player<W>, upgrade: WebSocketUpgrade, wire: Wire) -> Response {
+pub(super) fn play<W: Replayed>(player: Player<W>, upgrade: WebSocketUpgrade, wire: Wire) -> Response {
     let Some(script) = player.script.next_socket() else {
         return unrecorded(&player.report, &Method::GET, &Uri::from_static("/websocket"));
     };
