@@ -21,6 +21,7 @@ TITLES = {
     "persist": "Bus to store",
     "idle": "`watch` at rest",
     "web": "Dashboard and API",
+    "load": "Probes, events and writes beside a crowd",
     "join": "Merge of one observation",
 }
 METHODS = {
@@ -39,6 +40,9 @@ METHODS = {
     "and nothing else; both run at the same time, after `watch`.",
     "web": "First contentful paint of a fresh context of headless Chromium. Response times are those of one kept connection; the floor is Node's own server "
     "with the same bytes. The last rows add clients that send nothing and clients that never read their responses.",
+    "load": "200 connections that send nothing, 50 that request a large response or a stream and never read it, and wrk with eight connections that ask for "
+    "a list over and over. Meanwhile channels start and end streams, one at a time, as in the case of pushed events. wrk takes all processor time that "
+    "it gets, so on a small machine some of the difference is its own.",
     "join": "One new observation merged into a document with evidence of every kind, and its status derived.",
 }
 BEGIN = "<!-- figures: written by scripts/bench.sh -->"

@@ -10,7 +10,7 @@ import page
 from figures import Figures
 from lib import BIN, BenchError, Skipped, is_debug, say
 
-CASES = ["status", "poll", "push", "persist", "idle", "web", "join"]
+CASES = ["status", "poll", "push", "persist", "idle", "web", "load", "join"]
 
 
 def main():

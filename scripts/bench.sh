@@ -15,6 +15,7 @@ run, and docs/benchmarks.md is written with its plots (only of a release build).
   persist  messages a second from NATS to SQLite and Firestore; floor: the store's own batched writes
   idle     `watch` with 1 to 100,000 sources at rest: memory, processor, calls, writes; peers
   web      first paint in Chromium, response times of the API, also with clients that do not read; floor: bare servers
+  load     pushed events, probes and writes while 250 connections and wrk crowd the dashboard; reference: without them
   join     merging one observation and deriving the status (a Rust benchmark)
   page     docs/benchmarks.md again, from the last figures of each case
 
@@ -38,7 +39,7 @@ TXT
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-cases=" status poll push persist idle web join page "
+cases=" status poll push persist idle web load join page "
 for name in "$@"; do
   case $name in
     -h | --help) usage && exit 0 ;;

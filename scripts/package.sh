@@ -201,7 +201,8 @@ container() {
   local engine
   for engine in podman docker; do
     if have $engine && $engine info >/dev/null 2>&1; then
-      $engine build -f Containerfile -t "bitbrat:$version" -t bitbrat:latest . || return 1
+      # Podman's own format of images has no health checks.
+      BUILDAH_FORMAT=docker $engine build -f Containerfile -t "bitbrat:$version" -t bitbrat:latest . || return 1
       say "built the image bitbrat:$version with $engine"
       return 0
     fi

@@ -223,6 +223,11 @@ pub fn announce_ready(tasks: &Tasks, status: &str, healthy: impl Fn() -> bool + 
     });
 }
 
+/// Notifies the service manager of a changed status.
+pub fn announce_status(status: &str) {
+    notify::status(status);
+}
+
 /// Handles the signals of the system.
 fn system_signals() -> std::io::Result<mpsc::Receiver<Signal>> {
     let mut signals = Signals::new()?;

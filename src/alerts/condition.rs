@@ -16,7 +16,9 @@ use crate::core::observation::{AuthCheck, AuthResult, Identity};
 use crate::core::stream::StreamStatus;
 use crate::core::time::Timestamp;
 use crate::core::transition::Transition;
-use crate::core::verdict::{CLOSED_BY_US, Existence, NOTHING_PROVEN, Status, deciding_identity};
+use crate::core::verdict::{
+    CLOSED_BY_US, Existence, GRANT_REVOKED, NOTHING_PROVEN, Status, TOKEN_REJECTED, deciding_identity,
+};
 
 /// How long the end of a stream is remembered; longer than it can be required to last.
 const OFFLINE_MEMORY_MS: i64 = 25 * 3600 * 1000;
@@ -138,10 +140,7 @@ fn connection(stored: &[Condition], document: &SourceDocument, now: Timestamp) -
         return None;
     }
     let cause = document.cause();
-    let by_account = matches!(
-        verdict.status.rule,
-        "status.grant-revoked" | "status.token-rejected"
-    );
+    let by_account = matches!(verdict.status.rule, GRANT_REVOKED | TOKEN_REJECTED);
     let account = by_account
         .then(|| deciding_identity(&document.knowledge.evidence))
         .flatten();

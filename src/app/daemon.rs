@@ -255,7 +255,7 @@ async fn start(
         fleet::start(member, app, engine, &store, tasks);
     }
     let progress_check = engine.as_ref().map(|engine| engine.progress_check());
-    announce_ready(tasks, &format!("watching {count} sources"), move || {
+    announce_ready(tasks, &watching(count), move || {
         progress_check.as_ref().is_none_or(|turns| turns())
     });
     if let Some(engine) = engine.clone().filter(|_| !plan.once) {
@@ -285,6 +285,12 @@ fn log_start(
         writes_per_day_expected = writes_per_day,
         "Watching"
     );
+}
+
+/// Returns what a service manager shows of a daemon that watches `count` sources.
+fn watching(count: usize) -> String {
+    let noun = if count == 1 { "source" } else { "sources" };
+    format!("watching {count} {noun}")
 }
 
 /// Returns the failure of roles that only a bus connects.

@@ -24,7 +24,7 @@ use crate::store::{SourceStore, StoreError};
 use crate::watch::dispatcher::{Dispatched, Dispatcher};
 use crate::watch::engine::SPREAD;
 use crate::watch::instance;
-use crate::watch::lock::StateLock;
+use crate::watch::lock::{SendingLock, StateLock};
 use crate::watch::observations::ObservationSender;
 use crate::watch::sinks::BusSink;
 use crate::watch::state_file::{StateFile, StateFileError, StateFileOptions};
@@ -215,11 +215,19 @@ impl Recorder<'_> {
             return 0;
         };
         let app = self.app;
-        if state_file.depth().events == 0 || StateLock::is_taken(&app.settings.state_dir) {
+        let directory = &app.settings.state_dir;
+        if state_file.depth().events == 0 || StateLock::is_taken(directory) {
             return 0;
         }
         // What could not be sent stays in the outbox, whatever the reason.
-        let _ = tokio::time::timeout(SENDING, app.send_waiting()).await;
+        let _ = tokio::time::timeout(SENDING, async {
+            let _sending = SendingLock::take(directory).await;
+            // A daemon that started meanwhile sends, as soon as the lock is released.
+            if !StateLock::is_taken(directory) {
+                let _ = app.send_waiting().await;
+            }
+        })
+        .await;
         let waiting = blocking(move || state_file.count_waiting()).await.unwrap_or(0);
         let deferred = files.iter().map(|file| file.writer.committer.pending.deferred());
         waiting + deferred.sum::<usize>()

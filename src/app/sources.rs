@@ -257,12 +257,15 @@ impl ConfiguredSources {
 /// Returns a message that a platform has no source of this name, and which was probably meant.
 async fn no_such_name(platform: &dyn Platform, name: &str) -> String {
     let meant = other_separator(platform, name).await.unwrap_or_default();
-    let meant = meant.map(|meant| format!("; did you mean `{meant}`?"));
-    format!(
-        "no {} source has this name{}",
-        platform.name(),
-        meant.unwrap_or_default()
-    )
+    let meant = match meant {
+        Some(meant) => format!("; did you mean `{meant}`?"),
+        // Names of digits alone exist, so it was looked up as one.
+        None if name.bytes().all(|byte| byte.is_ascii_digit()) => {
+            format!("; if it is an id, set it as `id = \"{name}\"` of a [[source]]")
+        }
+        None => String::new(),
+    };
+    format!("no {} source has this name{meant}", platform.name())
 }
 
 /// Looks up `name` with `_` for `-` and the other way round, where names may have both. Kick shows a channel under its user's

@@ -91,6 +91,11 @@ pub const NOTHING_PROVEN: &str = "status.nothing-proven";
 /// The rule for a connection that this program has closed: the stop of a daemon says nothing about the platform.
 pub const CLOSED_BY_US: &str = "status.closed";
 
+/// The rules for a source whose account has no authorization any more: it was revoked, or its token was never proven to be valid.
+pub const GRANT_REVOKED: &str = "status.grant-revoked";
+/// See [`GRANT_REVOKED`].
+pub const TOKEN_REJECTED: &str = "status.token-rejected";
+
 /// A value and the rule that decided it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decided<T> {
@@ -246,8 +251,8 @@ fn status(
         .filter_map(super::evidence::Link::newest)
         .max();
     let dead = auth.and_then(|auth| match (auth.value, auth.rule) {
-        (AuthResult::Revoked, _) => Some(("status.grant-revoked", auth.at)),
-        (_, "auth.rejected") => Some(("status.token-rejected", auth.at)),
+        (AuthResult::Revoked, _) => Some((GRANT_REVOKED, auth.at)),
+        (_, "auth.rejected") => Some((TOKEN_REJECTED, auth.at)),
         _ => None,
     });
     if let Some((rule, since)) = dead {

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 pub(super) fn ready(_: &str) {}
 
+pub(super) fn status(_: &str) {}
+
 pub(super) fn alive() {}
 
 pub(super) fn stopping() {}

@@ -13,6 +13,10 @@ pub(super) fn ready(status: &str) {
     send(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
+pub(super) fn status(status: &str) {
+    send(&[NotifyState::Status(status)]);
+}
+
 /// Resets the watchdog.
 pub(super) fn alive() {
     send(&[NotifyState::Watchdog]);

@@ -250,7 +250,7 @@ impl Consumer {
             original_id = dead.original_id,
             original_type = dead.original_type,
             bytes = delivery.message.data.len(),
-            "A message can never be used and was put aside"
+            "A message can never be processed; it was sent to the dead-letter topic"
         );
         delivery.term().await;
     }

@@ -18,7 +18,7 @@ use super::delays::EventDelays;
 use super::dispatcher::{Dispatched, Dispatcher, Sink};
 use super::fleet::Owned;
 use super::listener_context::{ListenerContext, ListenerTask, Report, TokenChanges};
-use super::lock::StateLock;
+use super::lock::{SendingLock, StateLock};
 use super::monitored::{MonitoredSource, MonitoredSources};
 use super::observations::{ObservationSender, Observer, StoredSender};
 use super::overview::{View, ViewOf};
@@ -199,7 +199,11 @@ impl Engine {
                 counts: Arc::clone(&dispatched),
                 chance: parts.chance,
             };
-            tasks.spawn("dispatcher", |stop| sender.run(stop));
+            let directory = parts.state_dir.clone();
+            tasks.spawn("dispatcher", |stop| async move {
+                SendingLock::wait_until_free(&directory).await;
+                sender.run(stop).await
+            });
         }
         let (jump, jumped) = watch::channel(0);
         let (clock, timetable) = (Arc::clone(&parts.clock), watch::Sender::new(parts.timetable));

@@ -1,5 +1,7 @@
-//! Allows one process per state directory that sends events: a daemon, or a command while none runs. Two daemons would publish
-//! everything twice and overwrite each other's totals.
+//! Allows one process per state directory that sends events: a daemon, or one command at a time while none runs. Two of them would
+//! publish everything twice, and two daemons would overwrite each other's totals.
+//!
+//! A command has a lock of its own, so that a daemon which starts meanwhile is not refused: it waits until the command has sent.
 
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -8,6 +10,43 @@ use std::time::Duration;
 
 /// Longer than a command holds the lock to find out whether it is taken.
 const RETRY_DELAY: Duration = Duration::from_millis(50);
+
+/// How often a process that waits for the other lock tries again.
+const POLL: Duration = Duration::from_millis(20);
+/// Longer than a command sends events.
+const SENDING_LIMIT: Duration = Duration::from_secs(10);
+
+/// Held by a command while it sends events. The system releases it when the process ends, however it ends.
+#[derive(Debug)]
+pub struct SendingLock(#[expect(dead_code, reason = "holding the file open is what keeps the lock")] File);
+
+impl SendingLock {
+    /// Waits until no other command sends events of `directory`, and takes the lock. `None` if the directory cannot be written, in
+    /// which no daemon can work either.
+    pub async fn take(directory: &Path) -> Option<Self> {
+        let file = crate::files::open_lock(&directory.join("sending.lock")).ok()?;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Some(Self(file)),
+                Err(TryLockError::WouldBlock) => tokio::time::sleep(POLL).await,
+                Err(TryLockError::Error(_)) => return None,
+            }
+        }
+    }
+
+    /// Waits until no command sends events of `directory`, or should have ended long ago.
+    pub async fn wait_until_free(directory: &Path) {
+        if tokio::time::timeout(SENDING_LIMIT, Self::take(directory))
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "A command has been sending events for more than {} s",
+                SENDING_LIMIT.as_secs()
+            );
+        }
+    }
+}
 
 /// Held for as long as the daemon runs. The system releases it when the process ends, however it ends.
 #[derive(Debug)]
@@ -114,6 +153,19 @@ mod tests {
         );
         drop(first);
         StateLock::acquire(dir.path()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn commands_send_one_after_the_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = SendingLock::take(dir.path()).await.unwrap();
+        let mut second = std::pin::pin!(SendingLock::take(dir.path()));
+        assert!(futures_util::poll!(&mut second).is_pending());
+        drop(first);
+        second.await.unwrap();
+        // A daemon is not refused meanwhile, and a directory that does not exist keeps nobody waiting.
+        StateLock::acquire(dir.path()).unwrap();
+        assert!(SendingLock::take(&dir.path().join("absent")).await.is_none());
     }
 
     #[test]

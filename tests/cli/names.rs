@@ -27,6 +27,19 @@ fn stream_is_checked_by_name_without_any_configured_source() {
 }
 
 #[test]
+fn id_in_a_list_of_names_is_pointed_out() {
+    let sim = Sim::start();
+    let home = sim
+        .home(&[])
+        .file("bitbrat.toml", "[twitch]\nchannels = [\"777001\"]\n");
+    let run = home.run(&["probe"]);
+    assert!(
+        run.stderr.contains("set it as `id = \"777001\"` of a [[source]]"),
+        "{run:?}"
+    );
+}
+
+#[test]
 fn failed_probe_is_not_answered_from_the_cache() {
     let sim = Sim::start();
     let home = sim.home(&["twitch:777001"]);

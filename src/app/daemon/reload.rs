@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use crate::app::App;
 use crate::config::Configuration;
 use crate::failure::{ExitCode, Failure};
+use crate::lifecycle::announce_status;
 use crate::watch::engine::Engine;
 
 /// How often the lookup of unresolved names is repeated.
@@ -71,6 +72,7 @@ pub(super) async fn follow(
                 first.platforms.reconfigure(&app.settings);
                 engine.reconfigure(sources, app.settings.schedule.probes.clone());
                 *in_force.write() = app;
+                announce_status(&super::watching(engine.monitored.count()));
                 if asked {
                     info!(
                         sources = engine.monitored.count(),

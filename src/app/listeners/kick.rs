@@ -133,7 +133,7 @@ impl Receiver {
                 let pause = if reconciled.left > 0 { AGAIN } else { RECONCILE };
                 if reconciled.created + reconciled.deleted > 0 {
                     let (created, deleted) = (reconciled.created, reconciled.deleted);
-                    info!(created, deleted, "Kick's event subscriptions were put in order");
+                    info!(created, deleted, "Kick's event subscriptions were updated");
                 }
                 for problem in &reconciled.problems {
                     if !checked.last.problems.contains(problem) {

@@ -60,7 +60,7 @@ pub struct TestArgs {
     name: Option<String>,
 }
 
-/// Send nothing about what a pattern matches, for a time
+/// Mute alerts that match a pattern, for a time
 ///
 /// A pattern is a glob. It is compared with the name of the alert, the kind of cause (source.down), its account, source or
 /// platform, and the affected sources. When a mute ends, only what is different then is sent.

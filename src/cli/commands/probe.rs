@@ -103,10 +103,10 @@ pub async fn run(cx: &Context, args: &ProbeArgs) -> Result<ExitCode, Failure> {
     } else {
         run_probe::save(cx, Arc::clone(&store), &probed.observations)
             .await
-            .map_err(|failure| failure.while_doing("what was seen could not be kept"))?
+            .map_err(|failure| failure.while_doing("the results could not be saved"))?
     };
     if let Some(error) = kept.first_refusal() {
-        return Err(Failure::from(error).while_doing("what was seen could not be kept"));
+        return Err(Failure::from(error).while_doing("the results could not be saved"));
     }
     let unsaved = keys
         .iter()

@@ -45,7 +45,7 @@ Examples:
 pub struct MigrateArgs {
     /// Where from: `sqlite[:PATH]`, `firestore:PROJECT[/DATABASE]` or `postgres://HOST/DATABASE`
     from: String,
-    /// Where to, written alike
+    /// Where to, in the same format
     to: String,
     /// Only show what would be copied
     #[arg(long)]

@@ -14,7 +14,7 @@ use super::view::{Glyph, Tone, printable};
 use super::{Invocation, Style};
 use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
-use crate::core::verdict::CLOSED_BY_US;
+use crate::core::verdict::{CLOSED_BY_US, GRANT_REVOKED, TOKEN_REJECTED};
 use crate::telemetry::{LineFormat, Record, names};
 
 mod layout;
@@ -133,10 +133,7 @@ impl LogLines {
                 format!("Authorization of {{}}: {to}"),
             ),
         };
-        let is_of_account = matches!(
-            record.field("rule"),
-            Some("status.grant-revoked" | "status.token-rejected")
-        );
+        let is_of_account = matches!(record.field("rule"), Some(GRANT_REVOKED | TOKEN_REJECTED));
         if !self.verbose && is_of_account && to == "ERROR" {
             return None;
         }

@@ -5,13 +5,13 @@ use crate::core::evidence::{Evidence, LinkNow};
 use crate::core::join::Newest;
 use crate::core::observation::{AuthResult, ErrorInfo};
 use crate::core::source::PlatformName;
-use crate::core::verdict::{Status, Verdict};
+use crate::core::verdict::{GRANT_REVOKED, Status, TOKEN_REJECTED, Verdict};
 
 /// Returns the error that causes the status ERROR or DISCONNECTED. `None` if no error is the cause: the source is connected,
 /// there is no evidence yet, or we closed the connection ourselves.
 pub fn cause(evidence: &Evidence, verdict: &Verdict) -> Option<Newest<ErrorInfo>> {
     match (verdict.status.value, verdict.status.rule) {
-        (Status::Error, "status.grant-revoked" | "status.token-rejected") => of_authorization(evidence),
+        (Status::Error, GRANT_REVOKED | TOKEN_REJECTED) => of_authorization(evidence),
         (Status::Error, "status.no-such-source") => evidence.existence.missing.clone(),
         (Status::Error, _) => of_links(evidence, true),
         (Status::Disconnected, "status.transport-down") => of_links(evidence, false),

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::answer::{ApiError, BucketState};
 use crate::core::time::Timestamp;
 
-/// The window in which Discord counts invalid requests (ms).
+/// The window in which Discord counts invalid requests.
 const INVALID_WINDOW: Duration = Duration::from_mins(10);
 /// First hold after Cloudflare blocked us without a duration, and the longest (ms).
 const EDGE_HOLD: (i64, i64) = (300_000, 3_600_000);

@@ -26,7 +26,7 @@ const ACCEPTED_TOKENS: usize = 32;
 /// How long after the last refusal one more try is allowed. Discord names no number; ours costs at most 24 requests a
 /// day.
 const RETRY_REJECTED: Duration = Duration::from_hours(1);
-/// The window of Discord's limit of Identifies (ms).
+/// The window of Discord's limit of Identifies.
 const DAY: Duration = Duration::from_hours(24);
 
 /// State of all bitbrat processes that share a state directory.

@@ -46,16 +46,16 @@ pub struct TailArgs {
     /// Only events about these sources: platform:id, platform:name, names, or globs of the sources that are known at the start
     #[arg(long, value_name = "SOURCE", value_delimiter = ',', add = ArgValueCompleter::new(complete::sources))]
     source: Vec<SourceSelector>,
-    /// Begin in the past, as far as the bus remembers it: 10m, 24h, or a time as 2026-11-20T10:00:00Z
+    /// Begin in the past, as far as the bus retains messages: 10m, 24h, or a time as 2026-11-20T10:00:00Z
     #[arg(long, value_name = "WHEN")]
     since: Option<Since>,
     /// Which messages
     #[arg(long, value_enum, default_value_t)]
     topic: Topic,
-    /// End after so many lines
+    /// Stop after this many lines
     #[arg(long, value_name = "COUNT")]
     limit: Option<usize>,
-    /// End after so long
+    /// Stop after this time
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
     lasting: Option<Duration>,
 }
@@ -72,7 +72,7 @@ enum Topic {
     DeadLetters,
     /// What the platform's router could not route
     RouterDeadLetters,
-    /// Orders to the state engine
+    /// Mutations for the state engine
     Mutations,
 }
 

@@ -26,17 +26,17 @@ use crate::view::found::Found;
 ///
 /// 0: it may, in every source. 1: in at least one it certainly may not. 8: not known of at least one. The authorization, existence and connection of the source come first, then
 /// permissions: nothing is allowed with a token that was revoked or in a channel that is gone. ACTION is an action (send-chat,
-/// ban, moderate, …; `bitbrat sources can ID help` lists them) or a permission as the platform names it (`MODERATOR`,
+/// ban, moderate, …; `bitbrat can ID help` lists them) or a permission as the platform names it (`MODERATOR`,
 /// `SEND_MESSAGES`, `badge:moderator`). With --probe a check that fails is exit 3 or 8 unless --max-age accepts what is stored.
 /// Of several codes the first of 1, 3, 8, 0 counts.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  bitbrat sources can twitch:123456 moderate
-  bitbrat sources can 'twitch:*' kick:ratcaster send-chat    in every one of them?
-  bitbrat sources can twitch:pixelmeadow help
-  bitbrat sources can discord:987654321 MANAGE_MESSAGES
-  bitbrat sources can twitch:123456 send-chat --probe -o json")]
+  bitbrat can twitch:123456 moderate
+  bitbrat can 'twitch:*' kick:ratcaster send-chat    in every one of them?
+  bitbrat can twitch:pixelmeadow help
+  bitbrat can discord:987654321 MANAGE_MESSAGES
+  bitbrat can twitch:123456 send-chat --probe -o json")]
 pub struct CanArgs {
     /// The sources: platform:id, platform:name, names, channels' addresses, or quoted globs
     #[arg(value_name = "SOURCE", required = true, add = ArgValueCompleter::new(complete::sources_or_actions))]

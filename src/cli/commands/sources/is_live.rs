@@ -28,11 +28,11 @@ use crate::view::since::Since;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  bitbrat sources is-live twitch:123456 && start-recording
-  bitbrat sources is-live twitch:pixelmeadow --probe -o json
-  bitbrat sources is-live twitch:pixelmeadow --at 2h
-  bitbrat sources is-live 'twitch:*' kick:ratcaster    every one of them?
-  bitbrat sources is-live https://kick.com/ratcaster --probe --max-age 2m")]
+  bitbrat is-live twitch:123456 && start-recording
+  bitbrat is-live twitch:pixelmeadow --probe -o json
+  bitbrat is-live twitch:pixelmeadow --at 2h
+  bitbrat is-live 'twitch:*' kick:ratcaster    every one of them?
+  bitbrat is-live https://kick.com/ratcaster --probe --max-age 2m")]
 pub struct IsLiveArgs {
     /// The sources: platform:id, platform:name, names, channels' addresses, or quoted globs
     #[arg(value_name = "SOURCE", required = true, add = ArgValueCompleter::new(complete::sources))]

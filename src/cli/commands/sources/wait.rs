@@ -32,19 +32,19 @@ use crate::view::health::Health;
 /// How often the condition is checked: evidence ages even when nothing changes.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Wait until something is so, by fresh evidence
+/// Wait until sources reach a state, by fresh evidence
 ///
-/// 0: it is so, of every source at the same time, or with --any of one. 124: the time ran out. Follows the store, which must be
+/// 0: every source has it at the same time, or with --any one of them. 124: the time ran out. Follows the store, which must be
 /// kept up to date by `bitbrat watch`, or by this command itself with --probe. A glob stands for the sources that it matches at
 /// the start.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  bitbrat sources wait twitch:123456 --for live --timeout 10m && start-recording
-  bitbrat sources wait twitch:123456 --for healthy --probe
-  bitbrat sources wait 'twitch:*' --for offline && restart-bot
-  bitbrat sources wait twitch:123456 kick:ratcaster --any --for live
-  bitbrat sources wait kick:987 --for offline && stop-recording")]
+  bitbrat wait twitch:123456 --for live --timeout 10m && start-recording
+  bitbrat wait twitch:123456 --for healthy --probe
+  bitbrat wait 'twitch:*' --for offline && restart-bot
+  bitbrat wait twitch:123456 kick:ratcaster --any --for live
+  bitbrat wait kick:987 --for offline && stop-recording")]
 pub struct WaitArgs {
     /// The sources: platform:id, platform:name, names, channels' addresses, or quoted globs
     #[arg(value_name = "SOURCE", required = true, add = ArgValueCompleter::new(complete::sources))]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::core::time::Timestamp;
 
-/// How long a webhook may arrive after a poll (ms); deliveries usually take a second.
+/// How long a webhook may arrive after a poll; deliveries usually take a second.
 const GRACE: Duration = Duration::from_mins(3);
 /// Maximum number of stream starts stored per channel.
 const STARTS: usize = 4;

@@ -600,7 +600,7 @@ impl Connection {
             debug!(
                 connection = self.name,
                 subscription = subscription.kind.name(),
-                "A subscription got lost; making it again"
+                "A subscription was lost; creating it again"
             );
         }
     }

@@ -45,7 +45,7 @@ pub(super) struct Hub {
     pub(super) retries: watch::Sender<u64>,
 }
 
-/// How long (ms) the id of a message is remembered. Twitch repeats a message under its id for at most ten minutes; older messages
+/// How long the id of a message is remembered. Twitch repeats a message under its id for at most ten minutes; older messages
 /// are dropped (see `events`).
 const ID_RETENTION: Duration = Duration::from_mins(15);
 /// Maximum number of ids remembered; at 100 messages a second, a quarter of an hour of them.

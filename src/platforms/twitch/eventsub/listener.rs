@@ -140,7 +140,7 @@ impl EventSubListener {
                     if let Some(why) = &made.unclear {
                         replan_at = replan_at.min(tokio::time::Instant::now() + ASK_AGAIN);
                         if !std::mem::replace(&mut unclear, true) {
-                            warn!(reason = why, "Whose tokens to listen with cannot be found out now");
+                            warn!(reason = why, "Cannot determine which tokens to use for EventSub; trying again");
                         }
                     } else {
                         unclear = false;
