@@ -15,7 +15,7 @@ earlier runs have found. Prints one line per target: executions, coverage (edges
 The first build compiles all dependencies once more, in fuzz/target. The stable compiler of the project is enough, on Linux; the
 C++ compiler builds libFuzzer.
 
-Inputs that reached something new are kept in fuzz/corpus/TARGET. A finding is an input that panics, exceeds 10 seconds or 2 GiB, or
+Inputs that reached something new are kept in fuzz/corpus/TARGET. A finding is an input that panics, exceeds a minute or 2 GiB, or
 violates a law of the target; it is kept in fuzz/artifacts/TARGET, and fuzz/artifacts/TARGET.log shows what happened. To repeat it:
 
   fuzz/target/debug/TARGET fuzz/artifacts/TARGET/crash-...
@@ -76,8 +76,12 @@ for target in "${targets[@]}"; do
   corpus=fuzz/corpus/$target artifacts=fuzz/artifacts/$target log=fuzz/artifacts/$target.log
   mkdir -p "$corpus" "$artifacts"
   split_seeds "$target" "fuzz/target/seeds/$target"
+  # Findings of earlier runs that are fixed.
+  for input in "$artifacts"/*; do
+    [ ! -f "$input" ] || ! "fuzz/target/debug/$target" -timeout=60 "$input" >/dev/null 2>&1 || rm "$input"
+  done
   status=0
-  nice -n 19 "fuzz/target/debug/$target" -max_total_time="$seconds" -max_len=16384 -timeout=10 -print_final_stats=1 \
+  nice -n 19 "fuzz/target/debug/$target" -max_total_time="$seconds" -max_len=16384 -timeout=60 -print_final_stats=1 \
     -artifact_prefix="$artifacts/" "$corpus" "fuzz/target/seeds/$target" >"$log" 2>&1 || status=$?
   found=$(find "$artifacts" -type f \( -name 'crash-*' -o -name 'timeout-*' -o -name 'oom-*' -o -name 'leak-*' \) | wc -l)
   [ "$status" -eq 0 ] || [ "$found" -gt 0 ] || found=1
