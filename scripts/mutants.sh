@@ -9,7 +9,7 @@ Usage: scripts/mutants.sh [--list] [FILE...]
 Changes the rules one place at a time (mutants), runs their unit tests on each, and prints the mutants that no test notices.
 FILE is a pattern such as 'verdict*' or 'watch/*' (default: all rules); --list only prints the mutants.
 
-The whole crate takes most of a minute per mutant to build, so the rules are copied into two small crates in target/mutants/rules:
+The whole crate would be built for each mutant, so the rules are copied into two small crates in target/mutants/rules:
 `core` (src/core, and what each platform adds to it) and `decisions` (further rules that need nothing but the core).
 
 cargo-mutants is installed into target/mutants/tool if it is missing, which takes minutes. Results are in

@@ -194,10 +194,7 @@ async fn start(
     if bus.is_none() {
         of_one_process(&plan)?;
     }
-    let listener = match app.settings.web.listen.filter(|_| has(Role::Web) && !plan.once) {
-        Some(address) => Some(web::bind(address).await?),
-        None => None,
-    };
+    let listener = listen(app, &plan).await?;
     let store = app.store(StoreAccess::Write).await?;
     let web = listener.as_ref().and_then(|listener| listener.local_addr().ok());
     let mut reasons: Vec<Reason> = Vec::new();
@@ -266,7 +263,7 @@ async fn start(
     }
     let count = engine.as_ref().map_or(0, |engine| engine.monitored.count());
     let expected = store_stats.as_ref().and_then(|_| app.expected_writes(count));
-    log_start(app, engine.as_ref(), &plan.roles, store.location(), web, expected);
+    log_start(app, engine.as_ref(), &plan.roles, &store.location(), web, expected);
     let meters = Meters {
         view: engine.as_ref().map(Engine::view),
         stored: store_stats.clone(),
@@ -282,14 +279,8 @@ async fn start(
         progress_check.as_ref().is_none_or(|turns| turns())
     });
     if let Some(engine) = engine.clone().filter(|_| !plan.once) {
-        let (in_force, reload) = (
-            InForce {
-                app: in_force,
-                alerts,
-            },
-            plan.reload,
-        );
-        follow_changes(tasks, &engine, token_watch, in_force, reloads, reload);
+        let app = in_force;
+        follow_changes(tasks, &engine, token_watch, InForce { app, alerts }, reloads, plan.reload);
     }
     Ok(Started {
         engine,
@@ -298,12 +289,21 @@ async fn start(
     })
 }
 
+/// Opens the address of the pages, if this daemon serves any.
+async fn listen(app: &App, plan: &Plan) -> Result<Option<TcpListener>, Failure> {
+    let serves = plan.roles.contains(&Role::Web) && !plan.once;
+    match app.settings.web.listen.filter(|_| serves) {
+        Some(address) => web::bind(address).await.map(Some),
+        None => Ok(None),
+    }
+}
+
 /// Logs what the daemon works on.
 fn log_start(
     app: &App,
     engine: Option<&Engine>,
     roles: &BTreeSet<Role>,
-    store: String,
+    store: &str,
     web: Option<std::net::SocketAddr>,
     writes_per_day: Option<u64>,
 ) {

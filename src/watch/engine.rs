@@ -142,10 +142,7 @@ impl Engine {
             unpublished(&state_file, &parts.sources, &mut tracker, &mut pending)
                 .map_err(|error| cannot(&error))?;
         }
-        let initial_events = match &parts.route {
-            Route::File | Route::Store { .. } => InitialEvents::Flag,
-            Route::Bus { initial_events, .. } => *initial_events,
-        };
+        let initial_events = parts.route.initial_events();
         let stats = Arc::new(WriterStats::since(parts.clock.now()));
         let dispatched = Arc::new(Dispatched::default());
         let configured = Mutex::new(parts.sources.clone());
@@ -199,17 +196,12 @@ impl Engine {
                 counts: Arc::clone(&dispatched),
                 chance: parts.chance,
             };
-            let directory = parts.state_dir.clone();
-            tasks.spawn("dispatcher", |stop| async move {
-                SendingLock::wait_until_free(&directory).await;
-                sender.run(stop).await
-            });
+            dispatch(sender, parts.state_dir.clone(), tasks);
         }
         let (jump, jumped) = watch::channel(0);
         let (clock, timetable) = (Arc::clone(&parts.clock), watch::Sender::new(parts.timetable));
         tasks.spawn("clock-watch", |stop| clock_jumps::run(clock, jump, stop));
-        let tidied = Arc::clone(&state_file);
-        let clock = Arc::clone(&parts.clock);
+        let (tidied, clock) = (Arc::clone(&state_file), Arc::clone(&parts.clock));
         tasks.spawn("state-file-checkpoint", |stop| tidy(tidied, clock, stop));
         Ok(Self {
             monitored,
@@ -448,6 +440,14 @@ fn count_delays(
 
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Starts what sends events, once no command sends any.
+fn dispatch(dispatcher: Dispatcher, directory: PathBuf, tasks: &Tasks) {
+    tasks.spawn("dispatcher", |stop| async move {
+        SendingLock::wait_until_free(&directory).await;
+        dispatcher.run(stop).await
+    });
 }
 
 /// Periodically does work that would otherwise delay a commit.

@@ -144,12 +144,13 @@ impl Alerts {
             };
             // A file that cannot be read is reported by the writer.
             let stopped = file.stopped_receivers().unwrap_or_default().into_iter();
-            stopped.filter(is_in_force).map(problem).collect()
+            let stopped = stopped.filter(is_in_force);
+            stopped.map(|stopped| problem(&stopped)).collect()
         })
     }
 }
 
-fn problem(stopped: Stopped) -> Problem {
+fn problem(stopped: &Stopped) -> Problem {
     Problem {
         text: format!(
             "the receiver of the alert {name} does not accept messages ({}); correct its address, then run \

@@ -81,7 +81,7 @@ mod tests {
 
     impl Server {
         fn accepts(&mut self, now: Duration) -> bool {
-            let passed = (now - self.updated).as_secs_f64();
+            let passed = now.saturating_sub(self.updated).as_secs_f64();
             self.tokens = (self.tokens + passed * 800.0 / 60.0).min(800.0);
             self.updated = now;
             // The last bits of two sums differ.
@@ -114,7 +114,9 @@ mod tests {
             // Those that stay keep what they have; new ones start empty.
             let count = u32::from(*members);
             shares.truncate(usize::from(*members));
-            shares.iter_mut().for_each(|share| share.divide(count, now));
+            for share in &mut shares {
+                share.divide(count, now);
+            }
             shares.resize(usize::from(*members), RateShare::empty(800.0, MINUTE, count, now));
         }
         (rejected, sent)

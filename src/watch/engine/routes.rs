@@ -47,6 +47,16 @@ pub enum Route {
     },
 }
 
+impl Route {
+    /// Returns how first observations are published.
+    pub(super) fn initial_events(&self) -> InitialEvents {
+        match self {
+            Self::File | Self::Store { .. } => InitialEvents::Flag,
+            Self::Bus { initial_events, .. } => *initial_events,
+        }
+    }
+}
+
 /// Builds the path of events and other changes to the destination.
 pub(super) fn build_route(
     route: Route,

@@ -23,7 +23,7 @@ impl Engine {
             }
             differs
         });
-        *self.configured.lock() = sources.clone();
+        self.configured.lock().clone_from(&sources);
         if let Some(owned) = &self.owned {
             let owned = owned.lock().clone();
             return self.own(&owned);

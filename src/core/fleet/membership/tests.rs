@@ -190,7 +190,9 @@ proptest! {
     #[test]
     fn every_shard_is_covered_once_the_fleet_is_at_rest(events in events()) {
         let mut fleet = Fleet::default();
-        events.iter().for_each(|event| apply(&mut fleet, event));
+        for event in &events {
+            apply(&mut fleet, event);
+        }
         fleet.join(0);
         fleet.members.values_mut().for_each(|running| running.draining = false);
         fleet.settle();
