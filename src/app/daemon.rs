@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use parking_lot::Mutex;
+use tokio::net::TcpListener;
 use tracing::info;
 
 use self::alerts::Alerts;
@@ -19,11 +20,13 @@ use crate::core::summary::SourceSummary;
 use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::{Lifecycle, Tasks, announce_ready};
 use crate::persist::{Persister, overview};
+use crate::store::SourceStore;
 use crate::telemetry::{Bars, names};
 use crate::traffic::Recording;
 use crate::view::reading::ConfiguredNow;
 use crate::watch::account_checks::TokenWatch;
 use crate::watch::engine::Engine;
+use crate::watch::fleet::FleetMember;
 use crate::watch::monitored::MonitoredSources;
 use crate::watch::runs;
 use crate::watch::viewers::Viewers;
@@ -197,29 +200,23 @@ async fn start(
     let listener = listen(app, &plan).await?;
     let store = app.store(StoreAccess::Write).await?;
     let web = listener.as_ref().and_then(|listener| listener.local_addr().ok());
-    let mut reasons: Vec<Reason> = Vec::new();
-    let mut extra = Router::new();
-    let mut view = None;
-    let mut engine = None;
-    let mut member = None;
-    let mut storing: Option<overview::View> = None;
-    let mut store_stats = None;
-    if has(Role::Ingest) {
-        let served = listener.is_some();
-        let monitoring = monitor::start(app, bus.as_ref(), &store, tasks, &plan, served, recording).await?;
-        reasons.extend(monitoring.member.as_ref().map(fleet::reason));
-        view = Some(monitoring.engine.view());
-        engine = Some(monitoring.engine);
-        store_stats = monitoring.store_stats;
-        extra = monitoring.routes;
-        member = monitoring.member;
-    }
-    if let Some(bus) = bus.as_ref().filter(|_| has(Role::Persist)) {
-        let (own, reason) = storing::start(app, bus, &store, tasks)?;
-        reasons.push(reason);
-        store_stats = Some(with_persister(store_stats, &own.persister));
-        storing = Some(Arc::new(move || own.overview()));
-    }
+    let Working {
+        mut engine,
+        member,
+        routes,
+        storing,
+        store_stats,
+        mut reasons,
+    } = work(
+        app,
+        &plan,
+        bus.as_ref(),
+        &store,
+        listener.is_some(),
+        recording,
+        tasks,
+    )
+    .await?;
     reasons.push(store_watch::start(&store, store_stats.clone(), tasks));
     let unusable = store_watch::maintain(&store, store_stats.is_some() && !plan.once, tasks);
     let expiries = expiry_watch::start(app, tasks, has(Role::Ingest) && !plan.once);
@@ -228,10 +225,10 @@ async fn start(
         .filter(|_| !plan.once)
         .map(|engine| Alerts::start(app, engine, &expiries, tasks));
     if let Some(listener) = listener {
-        let extra = extra.merge(invites::callback::router(Arc::clone(app)));
+        let routes = routes.merge(invites::callback::router(Arc::clone(app)));
         let pages = Web {
             store: Arc::clone(&store),
-            view,
+            view: engine.as_ref().map(Engine::view),
             stored: figures(&in_force, store_stats.clone(), unusable),
             storing,
             expiries,
@@ -252,7 +249,7 @@ async fn start(
             measured: measured(app, &in_force),
             settings: config::shown(&(plan.reload)()),
         };
-        tasks.spawn("web", |stop| web::serve(listener, pages, extra, stop));
+        tasks.spawn("web", |stop| web::serve(listener, pages, routes, stop));
         registration::start(app, bus.as_ref(), web, tasks);
     }
     keep_state_files(app, tasks, has(Role::Ingest) && !plan.once);
@@ -261,32 +258,79 @@ async fn start(
     if let Some(engine) = &mut engine {
         run_pollers(app, engine, tasks, plan.once, member.is_none());
     }
-    let count = engine.as_ref().map_or(0, |engine| engine.monitored.count());
-    let expected = store_stats.as_ref().and_then(|_| app.expected_writes(count));
-    log_start(app, engine.as_ref(), &plan.roles, &store.location(), web, expected);
-    let meters = Meters {
+    log_start(
+        app,
+        &plan,
+        engine.as_ref(),
+        store.as_ref(),
+        web,
+        store_stats.is_some(),
+    );
+    Meters {
         view: engine.as_ref().map(Engine::view),
         stored: store_stats.clone(),
         heartbeat: bus.as_ref().map(|_| app.settings.bus.heartbeat),
-    };
-    meters.warn_daily(tasks);
+    }
+    .warn_daily(tasks);
     let engine = engine.map(Arc::new);
     if let (Some(member), Some(engine)) = (member, &engine) {
         fleet::start(member, app, engine, &store, tasks);
     }
-    let progress_check = engine.as_ref().map(|engine| engine.progress_check());
-    announce_ready(tasks, &watching(count), move || {
-        progress_check.as_ref().is_none_or(|turns| turns())
-    });
+    announce(tasks, engine.as_deref());
     if let Some(engine) = engine.clone().filter(|_| !plan.once) {
         let app = in_force;
-        follow_changes(tasks, &engine, token_watch, InForce { app, alerts }, reloads, plan.reload);
+        let in_force = InForce { app, alerts };
+        follow_changes(tasks, &engine, token_watch, in_force, reloads, plan.reload);
     }
     Ok(Started {
         engine,
         store_stats,
         bus,
     })
+}
+
+/// What works in a daemon, by its roles.
+#[derive(Default)]
+struct Working {
+    engine: Option<Engine>,
+    /// The daemon as a member of a fleet.
+    member: Option<FleetMember>,
+    /// Routes that listeners need.
+    routes: Router,
+    /// What the persister has stored.
+    storing: Option<overview::View>,
+    store_stats: Option<StoreStats>,
+    reasons: Vec<Reason>,
+}
+
+/// Starts what monitors, and what stores what the bus delivers. `served` says whether pages are served.
+async fn work(
+    app: &Arc<App>,
+    plan: &Plan,
+    bus: Option<&Arc<dyn EventBus>>,
+    store: &Arc<dyn SourceStore>,
+    served: bool,
+    recording: Option<Recording>,
+    tasks: &Tasks,
+) -> Result<Working, Failure> {
+    let mut working = Working::default();
+    if plan.roles.contains(&Role::Ingest) {
+        let monitoring = monitor::start(app, bus, store, tasks, plan, served, recording).await?;
+        working
+            .reasons
+            .extend(monitoring.member.as_ref().map(fleet::reason));
+        working.engine = Some(monitoring.engine);
+        working.store_stats = monitoring.store_stats;
+        working.routes = monitoring.routes;
+        working.member = monitoring.member;
+    }
+    if let Some(bus) = bus.filter(|_| plan.roles.contains(&Role::Persist)) {
+        let (own, reason) = storing::start(app, bus, store, tasks)?;
+        working.reasons.push(reason);
+        working.store_stats = Some(with_persister(working.store_stats.take(), &own.persister));
+        working.storing = Some(Arc::new(move || own.overview()));
+    }
+    Ok(working)
 }
 
 /// Opens the address of the pages, if this daemon serves any.
@@ -301,20 +345,30 @@ async fn listen(app: &App, plan: &Plan) -> Result<Option<TcpListener>, Failure> 
 /// Logs what the daemon works on.
 fn log_start(
     app: &App,
+    plan: &Plan,
     engine: Option<&Engine>,
-    roles: &BTreeSet<Role>,
-    store: &str,
+    store: &dyn SourceStore,
     web: Option<std::net::SocketAddr>,
-    writes_per_day: Option<u64>,
+    stores: bool,
 ) {
+    let count = engine.map_or(0, |engine| engine.monitored.count());
     info!(
         name: names::WATCHING,
-        store, bus = %app.settings.bus.target, sources = engine.map_or(0, |engine| engine.monitored.count()),
-        platforms = engine.map(|engine| by_platform(&engine.monitored)), roles = named(roles),
+        store = store.location(), bus = %app.settings.bus.target, sources = count,
+        platforms = engine.map(|engine| by_platform(&engine.monitored)), roles = named(&plan.roles),
         web = web.map(|address| format!("http://{address}/")),
-        writes_per_day_expected = writes_per_day,
+        writes_per_day_expected = stores.then(|| app.expected_writes(count)).flatten(),
         "Watching"
     );
+}
+
+/// Notifies the service manager that everything is started.
+fn announce(tasks: &Tasks, engine: Option<&Engine>) {
+    let count = engine.map_or(0, |engine| engine.monitored.count());
+    let progress_check = engine.map(Engine::progress_check);
+    announce_ready(tasks, &watching(count), move || {
+        progress_check.as_ref().is_none_or(|turns| turns())
+    });
 }
 
 /// Returns the failure of roles that only a bus connects.

@@ -32,7 +32,6 @@ use crate::clock::{Chance, Clock};
 use crate::core::code::Code;
 use crate::core::compact::Compact;
 use crate::core::counters::Counters;
-use crate::core::event::InitialEvents;
 use crate::core::evidence::Knowledge;
 use crate::core::observation::{Fact, Identity, LinkState, Observation, Transport};
 use crate::core::source::{PlatformName, SourceKey};
@@ -126,9 +125,6 @@ pub struct Engine {
 impl Engine {
     /// Starts everything except listeners and schedules. With `shutdown`, the end of the daemon is published.
     pub fn start(parts: Parts, tasks: &Tasks, shutdown: bool) -> Result<Self, Failure> {
-        let cannot = |error: &(dyn std::error::Error + 'static)| {
-            Failure::new(ExitCode::Failed, "cannot start watching").because(error)
-        };
         let lock = StateLock::acquire(&parts.state_dir).map_err(|error| {
             let hint = error.hint();
             cannot(&error).hint(hint)
@@ -440,6 +436,10 @@ fn count_delays(
 
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn cannot(error: &(dyn std::error::Error + 'static)) -> Failure {
+    Failure::new(ExitCode::Failed, "cannot start watching").because(error)
 }
 
 /// Starts what sends events, once no command sends any.

@@ -65,7 +65,7 @@ pub type Fragile = Flaky<MemoryStore>;
 
 impl Fragile {
     pub fn document(&self, key: &SourceKey) -> Option<serde_json::Value> {
-        self.inner.raw(&key.to_string())
+        self.inner.get_raw(&key.to_string())
     }
 }
 

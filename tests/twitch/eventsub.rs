@@ -10,8 +10,9 @@ use bitbrat::core::source::SourceKey;
 use bitbrat::core::stream::StreamStatus;
 use bitbrat::core::time::Timestamp;
 use bitbrat::core::verdict::{Holding, holding};
-use bitbrat::platforms::twitch::eventsub::planner::Limits;
-use bitbrat::platforms::twitch::eventsub::{EventSubOptions, MessageMemory, Status, SubscriptionState};
+use bitbrat::platforms::twitch::eventsub::{
+    EventSubOptions, MessageMemory, PlanOptions, Status, SubscriptionState,
+};
 use bitbrat::platforms::{Listener, ListenerEvent, Probe, twitch};
 use bitbrat::sim::twitch::{ChatSpec, Duplicate, EndSpec, Reconnect, Role, SocketAct, StreamSpec, TokenSpec};
 use bitbrat::sim::{Fault, FaultBody};

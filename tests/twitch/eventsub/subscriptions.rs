@@ -197,7 +197,7 @@ async fn channels_above_cost_limit_are_polled_without_requests() {
     );
     let plan = world
         .platform()
-        .plan(&wanted(&ids), false, Limits::default())
+        .plan(&wanted(&ids), &PlanOptions::default())
         .await;
     assert_eq!(
         plan.polled, status.plan.polled,
