@@ -79,8 +79,9 @@ fn number_of(fence: Fence) -> i64 {
 /// A fence begins with the server's time and not with 1, so that it grows even if the table was lost.
 const ACQUIRE: &str = "
     INSERT INTO {s}.leases AS l (fleet, name, holder, fence, expires_at, note)
-    VALUES ($1, $2, $3, (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
-            clock_timestamp() + $4 * interval '1 millisecond', $5)
+    SELECT $1, $2, $3, (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
+           clock_timestamp() + $4 * interval '1 millisecond', $5
+    WHERE {fits}
     ON CONFLICT (fleet, name) DO UPDATE SET
         fence = CASE WHEN l.holder = $3 AND l.expires_at > clock_timestamp() THEN l.fence
                 ELSE greatest(l.fence + 1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint) END,
@@ -90,12 +91,12 @@ const ACQUIRE: &str = "
 
 const RENEW: &str = "
     UPDATE {s}.leases SET expires_at = clock_timestamp() + $5 * interval '1 millisecond', note = $6
-    WHERE fleet = $1 AND name = $2 AND holder = $3 AND fence = $4 AND expires_at > clock_timestamp()
+    WHERE fleet = $1 AND name = $2 AND holder = $3 AND fence = $4 AND expires_at > clock_timestamp() AND {fits}
     RETURNING fence";
 
 const RELEASE: &str = "
     UPDATE {s}.leases SET expires_at = least(expires_at, clock_timestamp())
-    WHERE fleet = $1 AND name = $2 AND holder = $3 AND fence = $4";
+    WHERE fleet = $1 AND name = $2 AND holder = $3 AND fence = $4 AND {fits}";
 
 const LIST: &str = "
     SELECT name, holder, fence, note FROM {s}.leases
@@ -197,7 +198,8 @@ impl LeaseEngine for PostgresLeases {
         let fleet = self.fleet();
         let written = match base {
             None => {
-                let insert = "INSERT INTO {s}.fleets (name, view) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING version";
+                let insert = "INSERT INTO {s}.fleets (name, view) SELECT $1, $2 WHERE {fits}
+                              ON CONFLICT DO NOTHING RETURNING version";
                 self.client
                     .query(insert, &[(&fleet, Type::TEXT), (&text, Type::TEXT)])
                     .await
@@ -205,7 +207,7 @@ impl LeaseEngine for PostgresLeases {
             Some(base) => {
                 // From the sequence: a version does not return after a row was deleted and inserted again.
                 let update = "UPDATE {s}.fleets SET view = $2, version = nextval('{s}.versions')
-                              WHERE name = $1 AND version::text = $3 RETURNING version";
+                              WHERE name = $1 AND version::text = $3 AND {fits} RETURNING version";
                 self.client
                     .query(
                         update,

@@ -296,7 +296,7 @@ fn at_the_secret(rig: &Rig) -> (Pty, String) {
 
 #[test]
 fn signal_at_a_secret_prompt_restores_the_terminal() {
-    for (signal, code) in [("-TERM", "code 143"), ("-HUP", "code 130")] {
+    for (signal, code) in [("-TERM", "code 143"), ("-HUP", "code 129")] {
         let rig = rig(&APPLICATION);
         let (mut terminal, id) = at_the_secret(&rig);
         let sent = std::process::Command::new("kill").args([signal, &id]).status();

@@ -47,14 +47,15 @@ pub(super) fn start(app: &Arc<App>, bus: Option<&Arc<dyn EventBus>>, web: Option
     });
 }
 
-/// Publishes the registration until the bus has accepted it. Returns whether it has.
+/// Publishes the registration until the bus has accepted it, or a stop is requested. Returns whether the gateway may have it.
 async fn register(app: &App, bus: &dyn EventBus, registration: &Registration, stop: &Stop) -> bool {
     let mut failures = 0;
     loop {
         let message = registration.message(State::Active, app.clock.now());
         let published = tokio::select! {
             published = bus.publish(message) => published,
-            () = stop.requested() => return false,
+            // It may be accepted all the same, and a gateway ignores the end of what it does not know.
+            () = stop.requested() => return true,
         };
         let Err(error) = published else {
             info!(url = registration.url, "Registered with the tool gateway");

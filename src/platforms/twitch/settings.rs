@@ -81,12 +81,11 @@ const CONDUIT_OWN_SHARDS: Key = Key::new(
     "Shards whose messages this process receives, from 0. Default: all. The process with shard 0 keeps the subscriptions in order.",
 )
 .list()
-.such_as("0 1");
+.such_as("0");
 const WEBHOOK_URL: Key = Key::new(
     "twitch.webhook_url",
-    "Public address of `web.listen`, to which Twitch posts withdrawn authorizations below /webhooks/twitch; HTTPS on port 443.",
-)
-.such_as("https://bitbrat.example.org");
+    "Public address of `web.listen`, to which Twitch posts withdrawn authorizations below /webhooks/twitch; HTTPS on port 443, such as https://bitbrat.example.org.",
+);
 const WEBHOOK_SECRET: Key = Key::new(
     "twitch.webhook_secret",
     "What Twitch signs these messages with: 10 to 100 ASCII characters of your choice.",

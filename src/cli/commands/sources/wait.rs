@@ -32,9 +32,9 @@ use crate::view::health::Health;
 /// How often the condition is checked: evidence ages even when nothing changes.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Wait until sources reach a state, by fresh evidence
+/// Wait until sources reach a state
 ///
-/// 0: every source has it at the same time, or with --any one of them. 124: the time ran out. Follows the store, which must be
+/// Only fresh evidence counts. /// 0: every source has it at the same time, or with --any one of them. 124: the time ran out. Follows the store, which must be
 /// kept up to date by `bitbrat watch`, or by this command itself with --probe. A glob stands for the sources that it matches at
 /// the start.
 #[derive(Debug, Args)]
