@@ -123,7 +123,7 @@ impl PostgresSettings {
             (false, None) => {
                 return Err((
                     "`postgres` alone means the configured database, and none is configured".to_owned(),
-                    "write postgres://USER@HOST:PORT/DATABASE, or set DATABASE_URL",
+                    "write postgres://HOST:PORT/DATABASE, with the user in front of the host, or set DATABASE_URL",
                 ));
             }
         };

@@ -577,7 +577,7 @@ fn kind_of_a_store_alone_means_the_configured_one() {
     home.run(&["store", "migrate", "sqlite", "postgres"])
         .exits(2)
         .names_account("none is configured")
-        .names_account("postgres://USER@HOST:PORT/DATABASE");
+        .names_account("postgres://HOST:PORT/DATABASE");
     let nobody = crate::support::ReservedPort::new();
     let url = format!("store.url=postgres://rat@127.0.0.1:{}/x", nobody.number);
     home.run(&["--set", "store.url=sqlite", "probe"]);

@@ -79,7 +79,10 @@ impl Drop for MemberProcess {
         if std::thread::panicking() {
             let log = std::fs::read_to_string(self.log()).unwrap_or_default();
             let last: Vec<_> = log.lines().rev().take(30).collect();
-            eprintln!("{}", last.into_iter().rev().collect::<Vec<_>>().join("\n"));
+            #[expect(clippy::print_stderr, reason = "the log of a member says why a test failed")]
+            {
+                eprintln!("{}", last.into_iter().rev().collect::<Vec<_>>().join("\n"));
+            }
         }
     }
 }
@@ -264,6 +267,7 @@ impl Fleet {
 }
 
 #[test]
+#[expect(clippy::print_stderr, reason = "whoever runs it by hand wants to know")]
 fn killed_members_of_a_fleet_lose_and_repeat_no_transition() {
     let mut fleet = Fleet::start();
     fleet.covers(MEMBERS);

@@ -211,6 +211,6 @@ async fn file_that_cannot_be_opened_is_a_clear_error() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("fleet.db");
     std::fs::write(&path, "this is no database, and long enough to be seen as one").unwrap();
-    let error = sqlite(path, "fleet").list().await.unwrap_err();
+    let error = sqlite(&path, "fleet").list().await.unwrap_err();
     assert!(error.to_string().contains("fleet.db"), "{error}");
 }

@@ -1,7 +1,7 @@
 //! The worlds of the suite: how each engine is opened.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ pub fn scope(fleet: &str) -> Scope {
 /// Opens an engine in another process.
 pub async fn open_described(kind: &str, description: &str) -> Arc<dyn LeaseEngine> {
     match kind {
-        "sqlite" => sqlite(PathBuf::from(description), "fleet"),
+        "sqlite" => sqlite(Path::new(description), "fleet"),
         "postgres" => Arc::new(PostgresLeases::new(postgres(description), scope("fleet"))),
         "nats" => {
             let (url, fleet) = description.split_once(' ').unwrap();
@@ -97,9 +97,9 @@ impl World for MemoryWorld {
 
 pub struct SqliteWorld(tempfile::TempDir);
 
-pub fn sqlite(path: PathBuf, fleet: &str) -> Arc<dyn LeaseEngine> {
+pub fn sqlite(path: &Path, fleet: &str) -> Arc<dyn LeaseEngine> {
     let opened = SqliteLeases::new(
-        &path,
+        path,
         scope(fleet),
         Arc::new(SystemBootClock),
         Arc::new(SystemClock),
@@ -126,7 +126,7 @@ impl World for SqliteWorld {
     }
 
     async fn open_for(&self, fleet: &str) -> Arc<dyn LeaseEngine> {
-        sqlite(self.path(), fleet)
+        sqlite(&self.path(), fleet)
     }
 
     async fn wipe(&self) {

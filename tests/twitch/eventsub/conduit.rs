@@ -156,7 +156,8 @@ async fn lost_socket_is_attached_again_and_all_are_polled() {
 
 #[tokio::test]
 async fn shards_that_are_not_attached_are_a_failure_until_they_are() {
-    let faults: [(&str, fn(&mut ConduitKnobs)); 4] = [
+    type Disturb = fn(&mut ConduitKnobs);
+    let faults: [(&str, Disturb); 4] = [
         ("an entry in errors[]", |knobs| {
             knobs.refuse_shards = Some("simulated refusal".to_owned());
         }),
