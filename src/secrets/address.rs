@@ -246,7 +246,8 @@ fn parameter_values(text: &str) -> Vec<(usize, usize)> {
                     || ["token", "secret", "pass", "key", "sig", "credential", "auth"]
                         .iter()
                         .any(|part| name.contains(part))
-                    || super::is_random(&rest[value..whole])
+                    || (super::is_random(&rest[value..whole])
+                        && !super::names::is_known(&rest.as_bytes()[value..whole]))
             }
         };
         let start = match (is_secret, mark) {

@@ -197,7 +197,7 @@ async fn the_official_mocks_eventsub_is_understood() {
     })
     .await;
     // Events of other channels are ignored, and so is an unknown type.
-    for (kind, id) in [("stream.online", "99"), ("user.authorization.revoke", "1")] {
+    for (kind, id) in [("stream.online", "99"), ("user.made_up", "1")] {
         let about = json!({"id": "41", "broadcaster_user_id": id, "user_id": id});
         mock.frames.send(event(kind, &about)).unwrap();
     }

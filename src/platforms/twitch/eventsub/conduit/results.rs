@@ -25,6 +25,8 @@ impl Conduit {
         self.dirty = true;
         match finished {
             Finished::Established(Ok(conduit)) => {
+                // It is a parameter of requests, which would make it a secret by its form.
+                crate::secrets::register_name(&conduit.id);
                 info!(
                     conduit = conduit.id,
                     shards = conduit.shard_count,
