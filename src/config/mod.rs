@@ -58,7 +58,7 @@ pub use mcp::{McpSettings, RegistrationSettings};
 pub use postgres::PostgresSettings;
 pub(crate) use problem::closest;
 pub use problem::{Origin, Problem, Problems};
-pub(crate) use reader::{Reader, clip};
+pub(crate) use reader::{Reader, address, clip};
 pub use reader::{Resolved, duration as parse_duration, words as show_duration};
 pub use schedule::ScheduleSettings;
 pub use show::{Shown, shown};

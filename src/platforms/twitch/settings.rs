@@ -6,7 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use super::eventsub::planner::TransportChoice;
-use crate::config::{BusTarget, Key, Reader, numeric_id, word};
+use crate::config::{BusTarget, Key, Reader, address, numeric_id, word};
 
 const CLIENT_ID: Key = Key::new("twitch.client_id", "Client id of the application.")
     .named(&["TWITCH_CLIENT_ID"])
@@ -84,8 +84,9 @@ const CONDUIT_OWN_SHARDS: Key = Key::new(
 .such_as("0");
 const WEBHOOK_URL: Key = Key::new(
     "twitch.webhook_url",
-    "Public address of `web.listen`, to which Twitch posts withdrawn authorizations below /webhooks/twitch; HTTPS on port 443, such as https://bitbrat.example.org.",
-);
+    "Public address of `web.listen`, to which Twitch posts withdrawn authorizations below /webhooks/twitch, such as https://bitbrat.example.org (port 443), or off.",
+)
+.or("off");
 const WEBHOOK_SECRET: Key = Key::new(
     "twitch.webhook_secret",
     "What Twitch signs these messages with: 10 to 100 ASCII characters of your choice.",
@@ -265,7 +266,11 @@ fn conduit(reader: &mut Reader<'_>) -> Conduit {
 }
 
 fn webhook(reader: &mut Reader<'_>) -> Option<Webhook> {
-    let url = reader.address(&WEBHOOK_URL, &["https", "http"]);
+    let url = reader.made(&WEBHOOK_URL, |text| match text {
+        "off" => Ok(None),
+        text => address(text, &["https", "http"]).map(Some),
+    });
+    let url = url.and_then(|found| found.value);
     let secret = reader.secret(&WEBHOOK_SECRET);
     match (url, secret) {
         (Some(url), Some(secret)) => {
