@@ -279,6 +279,7 @@ fn killed_members_of_a_fleet_lose_and_repeat_no_transition() {
     for round in 0..KILLS {
         let victim = chance.usize(..MEMBERS);
         fleet.members[victim].end("-KILL");
+        let earlier: Vec<String> = started.keys().cloned().collect();
         for _ in 0..CHANGES {
             let id = &ids[chance.usize(..SOURCES)];
             if !started.contains_key(id) {
@@ -288,7 +289,7 @@ fn killed_members_of_a_fleet_lose_and_repeat_no_transition() {
         }
         if round == 1 {
             // Those of the first round, while a member is dead.
-            ended = started.keys().take(CHANGES / 2).cloned().collect();
+            ended = earlier.into_iter().take(CHANGES / 2).collect();
             for id in &ended {
                 fleet.sim.twitch.end_stream(id).unwrap();
             }
