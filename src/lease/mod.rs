@@ -5,7 +5,7 @@
 //! whose records expire, the number continues in the stream. Beside the leases of a fleet there is one shared text, its view,
 //! which is replaced only if it is still as it was read.
 //!
-//! Nobody is notified when a lease expires: no engine reports that reliably, so members list the leases repeatedly.
+//! No process is notified when a lease expires: no engine reports that reliably, so members list the leases repeatedly.
 
 mod boot_clock;
 mod firestore;
@@ -226,9 +226,9 @@ impl LeaseError {
     /// Returns how to resolve the error.
     pub fn hint(&self) -> String {
         match self {
-            Self::Unavailable { .. } => "check that it runs and can be reached; it is tried again".to_owned(),
+            Self::Unavailable { .. } => "check that it runs and can be reached from here; a running `bitbrat watch` tries again by itself".to_owned(),
             Self::Refused { hint, .. } | Self::Store(StoreError::Refused { hint, .. }) => hint.clone(),
-            Self::Store(_) => "check fleet.url and the store; it is tried again".to_owned(),
+            Self::Store(_) => "check fleet.url and the store; a running `bitbrat watch` tries again by itself".to_owned(),
             Self::Wiped { .. } => {
                 "stop all members, correct the clock of the engine, and start them again".to_owned()
             }

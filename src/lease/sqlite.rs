@@ -99,7 +99,7 @@ impl Shared {
     ) -> Result<T, LeaseError> {
         let explain = |error: rusqlite::Error| LeaseError::Store(error::explain(&self.path, &error));
         let mut connection = self.connection.lock();
-        // After the file was removed or replaced, the connection would write to one that nobody else sees.
+        // After the file was removed or replaced, the connection would write to one that no other process opens.
         if connection
             .as_ref()
             .is_some_and(|opened| self.file().is_none() || opened.file != self.file())

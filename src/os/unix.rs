@@ -239,7 +239,7 @@ impl JobSignals {
     }
 }
 
-/// Received after [`end_on_hangup`], and whoever waits for them.
+/// The stream of SIGHUP after [`end_on_hangup`], and the notification that it exists.
 static HANGUPS: (Mutex<Option<Stream>>, Notify) = (Mutex::new(None), Notify::const_new());
 
 /// Lets [`stop_requested`] return for SIGHUP, too, from now on: it is called before the settings of the terminal are changed, which

@@ -93,7 +93,7 @@ pub struct Engine {
     pub monitored: MonitoredSources,
     /// The sources that listeners follow: the same, but in a fleet those of platforms whose account this member owns.
     pub listened: MonitoredSources,
-    /// All configured sources, whoever owns them.
+    /// All configured sources, also those that other members own.
     configured: Mutex<Vec<MonitoredSource>>,
     /// What this member of a fleet owns; `None` without a fleet.
     owned: Option<Mutex<Owned>>,

@@ -163,7 +163,7 @@ mod tests {
         assert!(futures_util::poll!(&mut second).is_pending());
         drop(first);
         second.await.unwrap();
-        // A daemon is not refused meanwhile, and a directory that does not exist keeps nobody waiting.
+        // A daemon is not refused meanwhile, and a directory that does not exist delays no command.
         StateLock::acquire(dir.path()).unwrap();
         assert!(SendingLock::take(&dir.path().join("absent")).await.is_none());
     }

@@ -578,13 +578,13 @@ fn kind_of_a_store_alone_means_the_configured_one() {
         .exits(2)
         .names_account("none is configured")
         .names_account("postgres://HOST:PORT/DATABASE");
-    let nobody = crate::support::ReservedPort::new();
-    let url = format!("store.url=postgres://rat@127.0.0.1:{}/x", nobody.number);
+    let unused = crate::support::ReservedPort::new();
+    let url = format!("store.url=postgres://rat@127.0.0.1:{}/x", unused.number);
     home.run(&["--set", "store.url=sqlite", "probe"]);
     let run = home
         .run(&["--set", &url, "store", "migrate", "sqlite", "postgres"])
         .exits(1);
-    run.names_account(&format!("127.0.0.1:{}", nobody.number))
+    run.names_account(&format!("127.0.0.1:{}", unused.number))
         .names_account("see that the server runs");
     home.run(&["--set", &url, "doctor", "store"])
         .exits(1)

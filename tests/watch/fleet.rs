@@ -267,7 +267,7 @@ impl Fleet {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "whoever runs it by hand wants to know")]
+#[expect(clippy::print_stderr, reason = "shown when it is run by hand")]
 fn killed_members_of_a_fleet_lose_and_repeat_no_transition() {
     let mut fleet = Fleet::start();
     fleet.covers(MEMBERS);

@@ -113,7 +113,7 @@ impl Membership {
         self.gain(observed);
         let members = Self::members_of(&observed.leases);
         let is_listed = members.iter().any(|member| self.is_me(member));
-        // Nobody proposes a fleet without itself: its own lease may have been lost meanwhile.
+        // No member proposes a fleet without itself: its own lease may have been lost meanwhile.
         if !is_listed || self.view.as_ref().is_some_and(|view| view.members == members) {
             return Ok(None);
         }
@@ -143,7 +143,7 @@ impl Membership {
                     .iter()
                     .any(|new| new.id == old.id && new.incarnation == old.incarnation)
         };
-        // A member that has not seen the view before cannot tell who has left.
+        // Without an earlier view it is unknown which members have left.
         let is_surprise = match &self.view {
             Some(before) => before.members.iter().any(has_left),
             None => true,

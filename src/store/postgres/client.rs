@@ -116,7 +116,7 @@ impl Client {
             };
             let is_other = matches!(failure, Failure::OtherSchema);
             if is_other || failure.meaning() == Meaning::NoSchema {
-                // The next call checks it, migrates it, or creates what somebody has deleted.
+                // The next call checks it, migrates it, or creates what was deleted.
                 *self.schema.lock().await = None;
             }
             if !is_other || std::mem::replace(&mut is_checked_again, true) {

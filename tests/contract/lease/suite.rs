@@ -131,7 +131,7 @@ pub async fn released_lease_is_free_and_its_fence_never_returns<W: World>() {
         assert_eq!(retrying(|| async { engine.list().await }).await, []);
         last = fence;
     }
-    // A release that arrives late affects nobody else.
+    // A release that arrives late does not affect the next holder.
     let (a, b) = (holder("a"), holder("b"));
     let fence = acquire(&engine, &a).await.unwrap();
     retrying(|| async { engine.release(&name(), &b, last).await }).await;
